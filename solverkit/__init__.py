@@ -1,0 +1,48 @@
+"""solverkit: sample pretrained diffusion, score and flow networks well.
+
+Importing this module imports nothing heavy; each public name is loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "wrap": "denoiser", "Denoiser": "denoiser", "load": "hub", "VP": "schedule", "SubVP": "schedule", "VE": "schedule",
+    "EDM": "schedule", "Flow": "schedule", "Schedule": "schedule", "Level": "level", "Grid": "grid", "sample": "sampling",
+    "make_grid": "sampling", "Result": "sampling", "trace": "plan", "begin": "plan", "advance": "plan", "Plan": "plan",
+    "State": "plan", "op": "symbol", "keep": "symbol", "samplers": "catalogue", "grids": "catalogue",
+    "models": "catalogue", "metrics": "catalogue", "hookimpl": "hookspecs",
+}  # fmt: skip
+_MODULES = ("errors", "testing", "problems", "guidance", "bench")
+
+__all__ = [*_HOMES, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module 'solverkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from . import bench, errors, guidance, problems, testing
+    from .catalogue import grids, metrics, models, samplers
+    from .denoiser import Denoiser, wrap
+    from .grid import Grid
+    from .hookspecs import hookimpl
+    from .hub import load
+    from .level import Level
+    from .plan import Plan, State, advance, begin, trace
+    from .sampling import Result, make_grid, sample
+    from .schedule import EDM, VE, VP, Flow, Schedule, SubVP
+    from .symbol import keep, op

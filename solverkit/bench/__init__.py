@@ -1,0 +1,1 @@
+"""Measuring samplers: suites, metrics and their reference statistics."""

@@ -1,0 +1,244 @@
+"""The one model interface: d(x, level) -> E[x_0 | x], whatever the network predicts and however it is told the noise.
+
+x arrives in the frame of the run (see `level.py`); the network sees its own x = k x and its own time. With alpha and
+sigma the network's own coefficients and x its own state, the denoised prediction is
+
+    epsilon             (x - sigma out) / alpha
+    sample, denoised    out
+    v_prediction        (alpha x - sigma out) / (alpha^2 + sigma^2)          v = alpha eps - sigma x_0
+    flow_prediction     (x - sigma out) / (alpha + sigma)                    u = eps - x_0
+    score               (x + sigma^2 out) / alpha
+    edm                 c_skip x + c_out F(c_in x, c_noise)                  Karras et al. 2022, Table 1
+    autoencoder         x + (s / sigma_train)^2 (r(x) - x)                   Alain and Bengio 2014, Theorem 1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from .counting import record
+from .errors import DenoiserError, NonFiniteError, SolverKitError, UnknownNameError
+from .level import Level
+from .schedule import VE, Schedule
+
+PREDICTIONS = (
+    "epsilon", "sample", "denoised", "v_prediction", "flow_prediction", "score", "edm", "autoencoder",
+)  # fmt: skip
+
+
+@runtime_checkable
+class DenoiserLike(Protocol):
+    """What samplers and guidance need of a denoiser."""
+
+    schedule: Schedule
+
+    def __call__(self, x: torch.Tensor, level: float) -> torch.Tensor: ...
+
+
+class Denoiser:
+    """A network behind the one interface. Build it with `wrap`.
+
+    Attributes:
+        net: The network.
+        prediction: One of `PREDICTIONS`.
+        schedule: What it was trained on.
+        inputs: Fixed keyword arguments of every call (labels, masks, text embeddings).
+        shape: Shape of one sample, where known.
+        calls: Passes through the network since it was wrapped.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Any],
+        prediction: str,
+        schedule: Schedule,
+        inputs: dict[str, Any],
+        shape: tuple[int, ...] | None = None,
+        sigma_train: float | None = None,
+    ) -> None:
+        self.net, self.prediction, self.schedule, self.inputs = net, prediction, schedule, inputs
+        self.shape, self.sigma_train, self.calls = shape, sigma_train, 0
+        self.name = getattr(net, "name", type(net).__name__)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        parameter = self._parameter()
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def _parameter(self) -> torch.Tensor | None:
+        parameters = getattr(self.net, "parameters", None)
+        if not callable(parameters):
+            return None
+        return next((p for p in parameters() if p.is_floating_point()), None)
+
+    def with_inputs(self, **inputs: Any) -> Denoiser:
+        """The same network with other fixed inputs (they replace those of the same name)."""
+        return Denoiser(
+            self.net, self.prediction, self.schedule, {**self.inputs, **inputs}, self.shape, self.sigma_train
+        )
+
+    def __call__(self, x: torch.Tensor, level: float) -> torch.Tensor:
+        """E[x_0 | x] for x of shape (B, ...) in the frame, at a `Level` (or s as a plain float). Dtype and shape of x.
+
+        Raises:
+            DenoiserError: the network refuses x or answers in another shape.
+        """
+        level = self.schedule.at(level)
+        alpha, sigma = level.alpha * level.scale, float(level) * level.scale
+        own = x if level.scale == 1.0 else x * level.scale
+        if self.prediction in ("sample", "denoised"):
+            return self._ask(own, level.time).to(x.dtype)
+        if self.prediction == "epsilon":
+            if level.alpha == 0:
+                raise DenoiserError(
+                    "an epsilon network says nothing about x_0 where alpha = 0 (zero terminal SNR); such networks "
+                    "predict v or the sample. Pass prediction='v_prediction', or start the grid below alpha = 0."
+                )
+            return (own - sigma * self._ask(own, level.time).to(x.dtype)) / alpha
+        if self.prediction == "v_prediction":
+            v = self._ask(own, level.time).to(x.dtype)
+            return (alpha * own - sigma * v) / (alpha**2 + sigma**2)
+        if self.prediction == "flow_prediction":
+            return (own - sigma * self._ask(own, level.time).to(x.dtype)) / (alpha + sigma)
+        if self.prediction == "score":
+            if level.alpha == 0:
+                raise DenoiserError("a score says nothing about x_0 where alpha = 0; start the grid below it.")
+            return (own + sigma**2 * self._ask(own, level.time).to(x.dtype)) / alpha
+        if self.prediction == "edm":
+            return self._edm(x, level)
+        r = self._ask(x, None).to(x.dtype)
+        return x + (float(level) / (self.sigma_train or 1.0)) ** 2 * (r - x)
+
+    def _edm(self, x: torch.Tensor, level: Level) -> torch.Tensor:
+        sigma, data = level.ratio, getattr(self.schedule, "sigma_data", 0.5)
+        norm = math.hypot(sigma, data)
+        c_skip, c_out, c_in = (data / norm) ** 2, sigma * data / norm, 1 / norm
+        return c_skip * x + c_out * self._ask(c_in * x, level.time).to(x.dtype)
+
+    def _ask(self, x: torch.Tensor, time: float | None) -> torch.Tensor:
+        parameter = self._parameter()
+        dtype = x.dtype if parameter is None else parameter.dtype
+        args: list[torch.Tensor] = [x.to(dtype)]
+        if time is not None:
+            if self.schedule.integer_time:
+                args.append(torch.full((len(x),), round(time), dtype=torch.long, device=x.device))
+            else:
+                wide = torch.float64 if dtype == torch.float64 else torch.float32
+                args.append(torch.full((len(x),), time, dtype=wide, device=x.device))
+        try:
+            out = self.net(*args, **{name: self._batched(value, x) for name, value in self.inputs.items()})
+        except SolverKitError:
+            raise
+        except Exception as error:
+            raise DenoiserError(self._explain(error, x, time)) from error
+        self.calls += 1
+        record(len(x))
+        out = getattr(out, "sample", out)
+        out = out[0] if isinstance(out, (tuple, list)) else out
+        if not isinstance(out, torch.Tensor):
+            raise DenoiserError(f"{self.name} returned {type(out).__name__}, expected a tensor (or .sample).")
+        return fit_channels(out, x, self.name)
+
+    def _batched(self, value: Any, x: torch.Tensor) -> Any:
+        """A scalar input (one label for all) becomes one a sample; everything else passes through."""
+        if isinstance(value, bool) or value is None:
+            return value
+        if isinstance(value, int):
+            return torch.full((len(x),), value, dtype=torch.long, device=x.device)
+        if isinstance(value, torch.Tensor) and value.ndim == 0 and not value.is_floating_point():
+            return value.to(x.device).expand(len(x))
+        return value
+
+    def _explain(self, error: Exception, x: torch.Tensor, time: float | None) -> str:
+        text = f"{self.name} refused x of shape {tuple(x.shape)}, {x.dtype}, at time {time}: {type(error).__name__}: {error}"
+        for name, value in self.inputs.items():
+            if isinstance(value, torch.Tensor) and value.ndim and len(value) not in (1, len(x)):
+                text += f" (the input {name!r} has {len(value)} rows for {len(x)} samples)"
+            embedding = getattr(self.net, "class_embedding", None)
+            if name == "class_labels" and isinstance(embedding, torch.nn.Embedding):
+                text += f" (class_labels must be integers in 0..{embedding.num_embeddings - 1})"
+        if not self.schedule.integer_time and ("Long" in str(error) or "indices" in str(error)):
+            text += " If the network knows only integer timesteps, say so in its schedule: sk.VP(..., integer_time=True)."
+        return text
+
+    def __repr__(self) -> str:
+        return f"Denoiser({self.name}, prediction={self.prediction!r}, schedule={self.schedule})"
+
+
+def fit_channels(out: torch.Tensor, x: torch.Tensor, name: str) -> torch.Tensor:
+    """Drop a learned variance: the second half of the channels, which stand second, or last for (B, N, C).
+
+    Raises:
+        DenoiserError: a shape that is neither x's nor twice its channels.
+    """
+    if out.shape == x.shape:
+        return out
+    if out.ndim == x.ndim:
+        for axis in (1, -1):
+            wanted = list(x.shape)
+            wanted[axis] *= 2
+            if list(out.shape) == wanted:
+                return out.narrow(axis, 0, x.shape[axis])
+    raise DenoiserError(
+        f"{name} answered in shape {tuple(out.shape)} to x of shape {tuple(x.shape)}; expected the same shape, "
+        "or twice the channels (a learned variance, which is dropped)."
+    )
+
+
+def wrap(
+    net: Callable[..., Any],
+    prediction: str = "epsilon",
+    schedule: Schedule | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    sigma_train: float | None = None,
+    **fixed_kwargs: Any,
+) -> Denoiser:
+    """Adapt a pretrained network.
+
+    Args:
+        net: Called as net(x, time, **fixed_kwargs), x of shape (B, ...) in the network's own coordinates and dtype, time of
+            shape (B,); for prediction="autoencoder" as net(x). Returns a tensor, a tuple, or an object with `.sample`.
+        prediction: One of `PREDICTIONS` (see the module).
+        schedule: What the network was trained on: `sk.VP()`, `sk.SubVP()`, `sk.VE()`, `sk.EDM()`, `sk.Flow()`.
+        shape: Shape of one sample, so that `sk.sample(..., num_samples=n)` knows it.
+        sigma_train: The corruption level of a denoising autoencoder.
+        fixed_kwargs: Passed to every call; an int (a label) is repeated for the batch.
+
+    Raises:
+        UnknownNameError: a prediction type that does not exist.
+        DenoiserError: a combination that means nothing.
+    """
+    if prediction not in PREDICTIONS:
+        raise UnknownNameError("prediction type", prediction, PREDICTIONS)
+    if prediction == "autoencoder":
+        if sigma_train is None or sigma_train <= 0:
+            raise DenoiserError("prediction='autoencoder' needs sigma_train, the noise level that it was trained on.")
+        schedule = VE(sigma_train, sigma_train * 1.0001) if schedule is None else schedule
+    if schedule is None:
+        raise DenoiserError("schedule is missing: pass what the network was trained on, e.g. schedule=sk.VP().")
+    if not isinstance(schedule, Schedule):
+        raise DenoiserError(f"schedule must be a sk.Schedule such as sk.VP(), got {type(schedule).__name__}.")
+    if prediction == "edm":
+        if not isinstance(schedule, VE):
+            raise DenoiserError("prediction='edm' (raw F) needs schedule=sk.EDM(); VP networks predict epsilon or v.")
+        schedule = replace(schedule, told="quarter-log")  # c_noise = log(sigma) / 4
+    if isinstance(net, torch.nn.Module):
+        net.eval().requires_grad_(False)
+    return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma_train)
+
+
+def require_finite(denoised: torch.Tensor, evaluation: int, level: Level) -> None:
+    """Raises NonFiniteError naming the evaluation and the level."""
+    if not bool(torch.isfinite(denoised).all()):
+        rows = (~torch.isfinite(denoised.flatten(1)).all(1)).nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"the network returned NaN or inf at evaluation {evaluation} (s = {float(level):.6g}, time {level.time:.6g}) for "
+            f"{len(rows)} of {len(denoised)} samples (first: {rows[0]}). Run it in float32, or check its input."
+        )

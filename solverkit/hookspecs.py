@@ -1,0 +1,37 @@
+"""What a plugin may register. Each hook receives `register` and calls it once for each thing that it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pluggy
+
+PROJECT = "solverkit"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_samplers(register: Callable[..., None]) -> None:
+    """register(name, fn, order=, reference=, ...) for each sampler; see `SamplerCard` for the fields."""
+
+
+@hookspec
+def register_grids(register: Callable[..., None]) -> None:
+    """register(name, fn) with fn(schedule, n, **options) -> n + 1 falling ratios sigma / alpha."""
+
+
+@hookspec
+def register_models(register: Callable[..., None]) -> None:
+    """register(name, fn) with fn(**options) -> denoiser."""
+
+
+@hookspec
+def register_metrics(register: Callable[..., None]) -> None:
+    """register(name, fn, lower_is_better=True) with fn(run: solverkit.bench.metrics.Run) -> float or None."""
+
+
+@hookspec
+def register_tasks(register: Callable[..., None]) -> None:
+    """register(name, fn) with fn() -> path of a bench suite in TOML."""

@@ -1,0 +1,75 @@
+"""Draws that belong to a sample and to a place in the run, not to a batch or a generator's history.
+
+Draw number k of sample i is a function of (seed_i, k) alone: Philox, a counter-based generator, keyed by the two. So a
+sample comes out the same alone or among 64 others, on any device, and a repeated step draws what it drew before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+PRIOR = 2**62  # the ordinal of the noise that a run starts from; no run makes that many draws
+
+Draw = Callable[[int, float, float], torch.Tensor]
+
+
+def sample_seeds(seed: int | Sequence[int], n: int) -> list[int]:
+    """One seed a sample. An int s gives 2^32 s + i, so that sample i of seed 0 is `seed=[i]`.
+
+    Raises:
+        ValueError: a list whose length is not n, or a negative seed.
+    """
+    seeds = [(seed << 32) + i for i in range(n)] if isinstance(seed, int) else [int(s) for s in seed]
+    if len(seeds) != n:
+        raise ValueError(f"seed has {len(seeds)} entries for {n} samples; give one int, or one seed a sample.")
+    if any(s < 0 for s in seeds):
+        raise ValueError(f"seeds must not be negative, got {min(seeds)}.")
+    return seeds
+
+
+class SampleNoise:
+    """draw(ordinal, s, t) -> standard normal noise of shape (B, *shape), sample by sample.
+
+    Args:
+        seeds: One seed a sample (`sample_seeds`).
+        shape: Shape of one sample.
+        dtype, device: Of the result; the draw itself is made in float64 on the host, so every precision sees the same noise.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.seeds, self.shape, self.dtype, self.device = list(seeds), tuple(shape), dtype, device
+
+    def __call__(self, ordinal: int, s: float = 0.0, t: float = 0.0) -> torch.Tensor:
+        rows = [
+            np.random.Generator(np.random.Philox(key=[seed, ordinal])).standard_normal(self.shape)
+            for seed in self.seeds
+        ]
+        return torch.from_numpy(np.stack(rows)).to(device=self.device, dtype=self.dtype)
+
+
+class Noise:
+    """What a sampler receives as `noise`: noise(s, t) is the next draw, for the interval from s to t.
+
+    Pass `noise.draw` to `begin` and `advance` when a wrapper drives an inner plan: inner draws are then numbered along
+    with the wrapper's own.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw, self.count = draw, 0
+
+    def __call__(self, s: float, t: float) -> torch.Tensor:
+        ordinal, self.count = self.count, self.count + 1
+        return self._draw(ordinal, float(s), float(t))
+
+    def draw(self, ordinal: int, s: float, t: float) -> torch.Tensor:
+        """The same as calling it; an inner plan's own ordinal is replaced by the run's."""
+        return self(s, t)

@@ -1,0 +1,275 @@
+"""sk.sample: run a sampler against a denoiser, by calling it with tensors (pull) or by driving its plan (constrain=)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from .counting import counting, record
+from .denoiser import DenoiserLike, require_finite
+from .errors import BudgetError, GridError, OptionError
+from .grid import Grid
+from .level import Level
+from .noise import PRIOR, Noise, SampleNoise, sample_seeds
+from .plan import advance, begin, trace
+from .plugins import SamplerCard, registry, resolve
+
+if TYPE_CHECKING:
+    from .schedule import Schedule
+
+CONSTRAINT_DRAWS = 2**61  # ordinals of a constraint's own draws, apart from the sampler's
+
+
+class Evaluation(NamedTuple):
+    """What a callback sees after each evaluation; x in the model's own coordinates."""
+
+    index: int
+    level: Level
+    x: torch.Tensor
+    denoised: torch.Tensor
+
+
+class Result(NamedTuple):
+    """What a run made.
+
+    Attributes:
+        x: The samples, in the model's own coordinates.
+        nfe: Network rows that were counted, divided by the number of samples.
+        levels: The levels at which the network was called.
+        trajectory: With return_trajectory=True: x at each evaluation and at the end, (evaluations + 1, B, ...).
+        seconds: Wall time of the run.
+        seconds_model: The part of it that was spent in the denoiser.
+    """
+
+    x: torch.Tensor
+    nfe: float
+    levels: tuple[Level, ...]
+    trajectory: torch.Tensor | None
+    seconds: float
+    seconds_model: float
+
+
+def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
+    """A registered grid of n steps.
+
+    Raises:
+        UnknownNameError, OptionError: no such grid or option.
+        GridError: n < 1, or levels that cannot be run.
+    """
+    card = registry().get("grids", name)
+    if n < 1:
+        raise GridError(f"a grid needs at least one step, got {n}.")
+    return Grid.from_ratios(schedule, card.fn(schedule, n, **card.check(options)))
+
+
+def default_grid(card: SamplerCard, schedule: Schedule) -> str:
+    """The grid that is used when the user names none."""
+    if math.isinf(schedule.ratio_max):
+        return "flow"
+    return card.grid or "karras"
+
+
+def fit_grid(card: SamplerCard, name: str, schedule: Schedule, nfe: int, options: dict[str, Any]) -> Grid:
+    """The grid with the largest step count whose traced NFE is at most `nfe`.
+
+    Raises:
+        BudgetError: one step already needs more; says the least.
+    """
+    low, high = 1, nfe
+    least = trace(card, make_grid(name, schedule, 1), **options).nfe
+    if nfe < least:
+        raise BudgetError(f"{card.name!r} needs at least {least} network evaluations, got nfe={nfe}.")
+    while low < high:  # NFE grows with the number of steps: bisect
+        middle = (low + high + 1) // 2
+        if trace(card, make_grid(name, schedule, middle), **options).nfe <= nfe:
+            low = middle
+        else:
+            high = middle - 1
+    return make_grid(name, schedule, low)
+
+
+def choose_grid(
+    card: SamplerCard,
+    schedule: Schedule,
+    nfe: int | None,
+    steps: int | None,
+    grid: str | Grid | None,
+    levels: Sequence[float] | None,
+    options: dict[str, Any],
+) -> Grid:
+    """The levels of a run from what the user gave."""
+    if levels is not None:
+        if grid is not None or nfe is not None or steps is not None:
+            raise GridError("levels= is run exactly as given; leave out grid=, nfe= and steps=.")
+        return Grid(tuple(schedule.at(float(s)) for s in levels), schedule)
+    if isinstance(grid, Grid):
+        if nfe is not None or steps is not None:
+            raise GridError("a Grid object already has its steps; leave out nfe= and steps=.")
+        return grid
+    if (nfe is None) == (steps is None):
+        raise BudgetError("say how long to run: exactly one of nfe=, steps=, levels= or a Grid object.")
+    for label, count in (("nfe", nfe), ("steps", steps)):
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise BudgetError(f"{label} must be a positive integer, got {count!r}.")
+    name = default_grid(card, schedule) if grid is None else grid
+    if nfe is None:
+        return make_grid(name, schedule, int(steps or 0))
+    if not card.traceable:
+        raise BudgetError(f"{card.name!r} decides itself how often to ask the network; give steps=1 and its tolerances.")
+    return fit_grid(card, name, schedule, nfe, options)
+
+
+def _start(
+    denoiser: Any, first: Level, num_samples: int | None, shape: Sequence[int] | None, x: torch.Tensor | None,
+    seed: int | Sequence[int], device: Any, dtype: torch.dtype | None,
+) -> tuple[torch.Tensor, SampleNoise]:  # fmt: skip
+    if sum(v is not None for v in (num_samples, shape, x)) != 1:
+        raise OptionError("give exactly one of num_samples=, shape= (batch first) and x=.")
+    if device is None:
+        device = x.device if x is not None else getattr(denoiser, "device", "cpu")
+    if dtype is None:
+        dtype = x.dtype if x is not None and x.dtype == torch.float64 else torch.float32
+    if x is not None:
+        noise = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], dtype, device)
+        return x.detach().to(device=device, dtype=dtype, copy=True), noise
+    if num_samples is not None:
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise OptionError(f"num_samples must be a positive integer, got {num_samples!r}.")
+        if getattr(denoiser, "shape", None) is None:
+            raise OptionError("this denoiser does not know the shape of a sample; give shape=(batch, ...) or x=.")
+        shape = (num_samples, *denoiser.shape)
+    assert shape is not None
+    noise = SampleNoise(sample_seeds(seed, shape[0]), shape[1:], dtype, device)
+    return noise(PRIOR) * denoiser.schedule.prior_std(first), noise
+
+
+class _Run:
+    """The model that a sampler asks during one run: checks, counts, times and reports each evaluation."""
+
+    def __init__(self, denoiser: DenoiserLike, grid: Grid, report: Callable[[Evaluation], None] | None) -> None:
+        self.denoiser, self.grid, self.report = denoiser, grid, report
+        self.levels: list[Level] = []
+        self.seconds = 0.0
+
+    def __call__(self, x: torch.Tensor, s: float) -> torch.Tensor:
+        level = s if isinstance(s, Level) else self.grid.at(s)
+        start = time.perf_counter()
+        with counting() as count:
+            denoised = self.denoiser(x, level)
+        if count.rows == 0:  # a denoiser that is no network of ours: one pass
+            record(len(x))
+        self.seconds += time.perf_counter() - start
+        require_finite(denoised, len(self.levels), level)
+        self.levels.append(level)
+        if self.report is not None:
+            self.report(Evaluation(len(self.levels) - 1, level, x * level.scale, denoised))
+        return denoised
+
+
+def sample(
+    denoiser: DenoiserLike,
+    sampler: str | SamplerCard | Callable[..., Any],
+    nfe: int | None = None,
+    steps: int | None = None,
+    *,
+    num_samples: int | None = None,
+    shape: Sequence[int] | None = None,
+    x: torch.Tensor | None = None,
+    seed: int | Sequence[int] = 0,
+    grid: str | Grid | None = None,
+    levels: Sequence[float] | None = None,
+    constrain: Callable[..., torch.Tensor] | None = None,
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = False,
+    callback: Callable[[Evaluation], None] | None = None,
+    return_trajectory: bool = False,
+    **options: Any,
+) -> Result:
+    """Sample a pretrained network.
+
+    Args:
+        denoiser: From `sk.wrap`, `sk.load`, `solverkit.problems` or `solverkit.guidance`.
+        sampler: A registered name or a function (model, x, grid, noise, **options) -> x.
+        nfe: Ceiling on network evaluations; the largest step count that fits is used.
+        steps: Number of grid steps.
+        num_samples: How many samples, where the denoiser knows their shape.
+        shape: Shape of the whole batch, (B, ...).
+        x: The starting state in the model's own coordinates at the first level (unit normal for VP), (B, ...).
+        seed: An int, or one a sample. Sample i depends on its own seed alone, never on the batch.
+        grid: A grid's name or a `Grid`. Default: "flow" where the model starts at alpha = 0, else the sampler's own choice.
+        levels: Explicit falling levels, sigma / alpha (sigma in [0, 1] for flow), run exactly as given.
+        constrain: constrain(x, level, draw) -> x edits the state (in the frame: x = alpha x_0 + s eps) before each
+            evaluation that starts a step; draw(s, t) gives noise. Needs a traceable sampler.
+        device, dtype: Of the state; default the denoiser's device and float32 (float64 if x is).
+        progress: Show a progress bar.
+        callback: Called with an `Evaluation` after each one.
+        return_trajectory: Keep every evaluated state.
+        options: Options of the sampler.
+
+    Raises:
+        SolverKitError: one of its children, saying what was given, what was expected, and what to do.
+    """
+    card = resolve(sampler)
+    options = card.check(options)
+    if constrain is not None and not card.traceable:
+        raise OptionError(f"constrain= drives a plan, and {card.name!r} has none (pull-only); choose another sampler.")
+    run_grid = choose_grid(card, denoiser.schedule, nfe, steps, grid, levels, options)
+    first, last = run_grid[0], run_grid[-1]
+    state, draw = _start(denoiser, first, num_samples, shape, x, seed, device, dtype)
+    states: list[torch.Tensor] = []
+
+    with torch.no_grad(), ExitStack() as stack:
+        tick = _progress(stack, card, run_grid, options) if progress else None
+
+        def report(evaluation: Evaluation) -> None:
+            if return_trajectory:
+                states.append(evaluation.x)
+            if tick is not None:
+                tick()
+            if callback is not None:
+                callback(evaluation)
+
+        watched = return_trajectory or progress or callback is not None
+        model = _Run(denoiser, run_grid, report if watched else None)
+        count = stack.enter_context(counting())
+        start = time.perf_counter()
+        state = state / first.scale
+        if constrain is None:
+            state = card.fn(model, state, run_grid, Noise(draw), **options)
+        else:
+            state = _push(card, model, state, run_grid, draw, constrain, options)
+        out = state * last.scale
+        seconds = time.perf_counter() - start
+    trajectory = torch.stack([*states, out]) if return_trajectory else None
+    return Result(out, count.rows / len(out), tuple(model.levels), trajectory, seconds, model.seconds)
+
+
+def _push(
+    card: SamplerCard, model: _Run, x: torch.Tensor, grid: Grid, draw: SampleNoise,
+    constrain: Callable[..., torch.Tensor], options: dict[str, Any],
+) -> torch.Tensor:  # fmt: skip
+    plan = trace(card, grid, **options)
+    edits = Noise(lambda ordinal, s, t: draw(CONSTRAINT_DRAWS + ordinal, s, t))
+    x, state = begin(plan, x, draw)
+    for level, boundary in zip(plan.levels, plan.boundary):
+        if boundary:
+            x = constrain(x, level, edits)
+        x, state = advance(plan, state, x, model(x, level), draw)
+    return x
+
+
+def _progress(stack: ExitStack, card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Callable[[], None]:
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    total = trace(card, grid, **options).nfe if card.traceable else None
+    bar = stack.enter_context(
+        Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn())
+    )
+    task = bar.add_task(card.name, total=total)
+    return lambda: bar.advance(task)
