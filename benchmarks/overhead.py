@@ -1,0 +1,92 @@
+"""What one solver step costs outside the network, against the diffusers class that does the same.
+
+    python benchmarks/overhead.py
+
+One thread, float32, one interleaved run: each round times one full run of every contestant in random order, and the
+medians over rounds are compared, so that a machine that slows down slows all of them. Ours is a row of the plan (`advance`,
+denoised prediction given); theirs is `step` (model output given).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+import solverkit as sk
+
+STEPS = 20
+PAIRS = {
+    "dpmpp-2m": (DPMSolverMultistepScheduler, {}, {"solver_order": 2}),
+    "unipc": (UniPCMultistepScheduler, {"order": 2}, {"solver_order": 2}),
+    "unipc-3": (UniPCMultistepScheduler, {"order": 3}, {"solver_order": 3}),
+}
+LIMITS = {("dpmpp-2m", "small"): 0.15, ("dpmpp-2m", "large"): 0.20, ("unipc", "small"): 0.10, ("unipc", "large"): 0.15}
+SHAPES = {"small": (1, 4, 64, 64), "large": (4, 4, 128, 128)}
+
+
+def our_run(name: str, options: dict, x: torch.Tensor, denoised: torch.Tensor) -> Callable[[], float]:
+    plan = sk.trace(name.removesuffix("-3"), sk.make_grid("trailing", sk.VP("scaled_linear", 0.00085, 0.012), STEPS), **options)
+
+    def run() -> float:
+        y, state = sk.begin(plan, x)
+        start = time.perf_counter()
+        for _ in range(plan.nfe):
+            y, state = sk.advance(plan, state, y, denoised)
+        return (time.perf_counter() - start) / plan.nfe
+
+    return run
+
+
+def peer_run(cls: type, options: dict, x: torch.Tensor, output: torch.Tensor) -> Callable[[], float]:
+    peer = cls(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing", **options
+    )
+
+    def run() -> float:
+        peer.set_timesteps(STEPS)
+        peer.set_begin_index(0)
+        y = x
+        start = time.perf_counter()
+        for t in peer.timesteps:
+            y = peer.step(output, t, y, return_dict=False)[0]
+        return (time.perf_counter() - start) / STEPS
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=60)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    random.seed(0)
+    contestants: dict[tuple[str, str, str], Callable[[], float]] = {}
+    for size, shape in SHAPES.items():
+        x, output = torch.randn(shape), torch.randn(shape)
+        for name, (cls, ours, theirs) in PAIRS.items():
+            contestants[(name, size, "ours")] = our_run(name, ours, x, output)
+            contestants[(name, size, "theirs")] = peer_run(cls, theirs, x, output)
+    times: dict[tuple[str, str, str], list[float]] = {key: [] for key in contestants}
+    for round_ in range(args.rounds + 3):
+        order = list(contestants)
+        random.shuffle(order)
+        for key in order:
+            seconds = contestants[key]()
+            if round_ >= 3:  # the first rounds warm the allocator
+                times[key].append(seconds)
+    print(f"{'sampler':10} {'shape':18} {'ours':>9} {'diffusers':>10} {'ratio':>7}  limit")
+    for name in PAIRS:
+        for size, shape in SHAPES.items():
+            ours, theirs = (1e6 * statistics.median(times[(name, size, who)]) for who in ("ours", "theirs"))
+            limit = LIMITS.get((name, size))
+            print(f"{name:10} {shape!s:18} {ours:6.1f} us {theirs:7.1f} us {ours / theirs:7.3f}  {limit or ''}")
+
+
+if __name__ == "__main__":
+    main()
