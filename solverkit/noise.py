@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from .errors import OptionError
+
 PRIOR = 2**62  # the ordinal of the noise that a run starts from; no run makes that many draws
 
 Draw = Callable[[int, float, float], torch.Tensor]
@@ -20,13 +22,13 @@ def sample_seeds(seed: int | Sequence[int], n: int) -> list[int]:
     """One seed a sample. An int s gives 2^32 s + i, so that sample i of seed 0 is `seed=[i]`.
 
     Raises:
-        ValueError: a list whose length is not n, or a negative seed.
+        OptionError: a list whose length is not n, or a negative seed.
     """
     seeds = [(seed << 32) + i for i in range(n)] if isinstance(seed, int) else [int(s) for s in seed]
     if len(seeds) != n:
-        raise ValueError(f"seed has {len(seeds)} entries for {n} samples; give one int, or one seed a sample.")
+        raise OptionError(f"seed has {len(seeds)} entries for {n} samples; give one int, or one seed a sample.")
     if any(s < 0 for s in seeds):
-        raise ValueError(f"seeds must not be negative, got {min(seeds)}.")
+        raise OptionError(f"seeds must not be negative, got {min(seeds)}.")
     return seeds
 
 

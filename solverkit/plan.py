@@ -140,14 +140,16 @@ def trace(sampler: Any, grid: Grid, **options: Any) -> Plan:
 
 def _refuse_temporaries(tape: Tape, name: str) -> None:
     """An edit of the state must reach what follows: the symbol that was evaluated must be the one that goes on."""
-    for j in tape.lost:
-        stop = next((i for i in range(j + 1, len(tape.segments)) if tape.segments[i].boundary), len(tape.segments) - 1)
-        for segment in tape.segments[j + 1 : stop + 1]:
-            if any(kind == "x" and number < j for kind, number in _reads(segment)):
-                raise TraceError(
-                    f"{name!r} passed a temporary to model() at evaluation {j}, the start of a step, and went on from an "
-                    "older state; an edit of the latents would be lost. Assign the state first: x = ...; d = model(x, s)."
-                )
+    boundaries = [j for j, segment in enumerate(tape.segments[:-1]) if segment.boundary]
+    for j, following in zip(boundaries, [*boundaries[1:], len(tape.segments) - 1]):
+        reads = set().union(*(_reads(segment) for segment in tape.segments[j + 1 : following + 1]))
+        older = any(kind == "x" and number < j for kind, number in reads)
+        if older and (j in tape.lost or ("x", j) not in reads):
+            raise TraceError(
+                f"{name!r} passed a temporary to model() at evaluation {j}, the start of a step, or used x before the call; "
+                "it goes on from an older state, and an edit of the latents would be lost. Ask first: d = model(x, s), and "
+                "derive everything else from that x afterwards."
+            )
 
 
 def _refs(value: object) -> Iterable[Ref]:

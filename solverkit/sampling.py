@@ -14,7 +14,7 @@ from .counting import counting, record
 from .denoiser import DenoiserLike, require_finite
 from .errors import BudgetError, GridError, OptionError
 from .grid import Grid
-from .level import Level
+from .level import FLOW_FRAME, Level
 from .noise import PRIOR, Noise, SampleNoise, sample_seeds
 from .plan import advance, begin, trace
 from .plugins import SamplerCard, registry, resolve
@@ -106,7 +106,7 @@ def choose_grid(
     if levels is not None:
         if grid is not None or nfe is not None or steps is not None:
             raise GridError("levels= is run exactly as given; leave out grid=, nfe= and steps=.")
-        return Grid(tuple(schedule.at(float(s)) for s in levels), schedule)
+        return explicit_grid(schedule, levels)
     if isinstance(grid, Grid):
         if nfe is not None or steps is not None:
             raise GridError("a Grid object already has its steps; leave out nfe= and steps=.")
@@ -122,6 +122,19 @@ def choose_grid(
     if not card.traceable:
         raise BudgetError(f"{card.name!r} decides itself how often to ask the network; give steps=1 and its tolerances.")
     return fit_grid(card, name, schedule, nfe, options)
+
+
+def explicit_grid(schedule: Schedule, levels: Sequence[float]) -> Grid:
+    """The grid of exactly these levels: sigma / alpha, or sigma in [0, 1] in the flow frame.
+
+    Raises:
+        GridError: levels that are no numbers, negative, above 1 in the flow frame, or rising.
+    """
+    most = 1.0 if schedule.frame == FLOW_FRAME else math.inf
+    for s in levels:
+        if not 0 <= float(s) <= most:  # false for NaN too
+            raise GridError(f"noise levels of this model must be numbers >= 0 and <= {most}, got {float(s)!r}.")
+    return Grid(tuple(schedule.at(float(s)) for s in levels), schedule)
 
 
 def _start(
