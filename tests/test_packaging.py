@@ -1,0 +1,65 @@
+"""The wheel and a stranger's plugin, installed into a new environment and run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, **env: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SOLVERKIT_PLUGINS")}
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env={**clean, **env}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    """A new environment with solverkit's wheel; only its dependencies are borrowed from the environment of the tests."""
+    base = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "-q"]
+    run(*pip, "wheel", ROOT, "--no-deps", "--no-build-isolation", "-w", base)
+    home = base / "env"
+    venv.create(home, with_pip=False)
+    site = next(home.glob("lib/python*/site-packages"))
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    run(*pip, "install", "--no-deps", "--target", site, next(base.glob("solverkit-*.whl")))
+    return home
+
+
+def test_wheel_brings_plugins_and_networks(environment):
+    site = next(environment.glob("lib/python*/site-packages"))
+    script = "import sys; from solverkit.cli import main; sys.argv = ['solverkit', *sys.argv[1:]]; main()"
+    out = run(environment / "bin" / "python", "-c", script, "samplers", COLUMNS="160")
+    assert "dpmpp-2m" in out and "heun" in out
+    where = run(environment / "bin" / "python", "-c", "import solverkit, solverkit_plugins; print(solverkit.__file__)")
+    assert str(site) in where
+    for part in ("mnist/unet/diffusion_pytorch_model.safetensors", "mnist-flow/unet/config.json", "mnist/README.md"):
+        assert (site / "solverkit" / "networks" / part).exists(), part
+    assert (site / "solverkit" / "py.typed").exists()
+    assert not list(site.glob("solverkit_plugins/example"))
+    run(environment / "bin" / "python", "-c", "import solverkit as sk; sk.sample(sk.load('mnist'), 'heun', nfe=3, num_samples=1)")
+
+
+def test_a_strangers_plugin(environment, tmp_path):
+    source = tmp_path / "example"
+    source.mkdir()
+    for path in (ROOT / "plugins" / "example").rglob("*"):
+        if path.is_file() and "build" not in path.parts and "egg-info" not in str(path):
+            target = source / path.relative_to(ROOT / "plugins" / "example")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    site = next(environment.glob("lib/python*/site-packages"))
+    run(sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--no-build-isolation", "--target", site, source)
+    python = environment / "bin" / "python"
+    out = run(python, "-c", "import solverkit as sk; print(sk.samplers()['ralston'].plugin, sk.grids()['power'].plugin)")
+    assert out.split() == ["example", "example"]
+    run(python, "-m", "pytest", "-q", source / "tests", "-p", "no:cacheprovider")
