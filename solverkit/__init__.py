@@ -17,7 +17,7 @@ _HOMES = {
     "State": "plan", "op": "symbol", "keep": "symbol", "samplers": "catalogue", "grids": "catalogue",
     "models": "catalogue", "metrics": "catalogue", "hookimpl": "hookspecs",
 }  # fmt: skip
-_MODULES = ("errors", "testing", "problems", "guidance", "bench")
+_MODULES = ("errors", "testing", "problems", "guidance", "bench", "hub")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

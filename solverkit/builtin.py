@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from . import grid as grids
+from .denoiser import DenoiserLike
 from .hookspecs import hookimpl
+from .schedule import Schedule
 
 
 @hookimpl
@@ -18,3 +22,56 @@ def register_grids(register: Callable[..., None]) -> None:
     register("leading", grids.leading, reference="Song et al. 2021 (DDIM), released code")
     register("linspace", grids.linspace, reference="Nichol and Dhariwal 2021, released code")
     register("flow", grids.flow, reference="Esser et al. 2024, eq. 23")
+
+
+@hookimpl
+def register_models(register: Callable[..., None]) -> None:
+    register("mnist", mnist, reference="benchmarks/train/mnist.py")
+    register("mnist-flow", mnist_flow, reference="benchmarks/train/mnist.py")
+    register("gaussian", gaussian, reference="solverkit/problems.py")
+    register("mixture", mixture, reference="solverkit/problems.py")
+
+
+# Models import what they need when they are built: listing them must not import diffusers.
+
+
+def mnist(
+    labels: int | torch.Tensor | None = None,
+    guidance: float = 1.0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenoiserLike:
+    """Bundled 28 x 28 digits, epsilon on discrete VP, class-conditional (0..9; 10, the default, is no class)."""
+    from .hub import bundled
+
+    return bundled("mnist", labels, guidance, device, dtype)
+
+
+def mnist_flow(
+    labels: int | torch.Tensor | None = None,
+    guidance: float = 1.0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenoiserLike:
+    """Bundled 28 x 28 digits, velocity on the linear path, class-conditional (0..9; 10, the default, is no class)."""
+    from .hub import bundled
+
+    return bundled("mnist-flow", labels, guidance, device, dtype)
+
+
+def gaussian(
+    dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0
+) -> DenoiserLike:
+    """One Gaussian in `dim` dimensions whose probability flow is known exactly; on EDM's schedule by default."""
+    from . import problems
+
+    return problems.gaussian(dim, condition, schedule, seed)
+
+
+def mixture(
+    dim: int | None = None, modes: int = 10, rank: int | None = None, schedule: Schedule | None = None, seed: int = 0
+) -> DenoiserLike:
+    """A mixture of Gaussians with an exact denoiser: MNIST at 8 x 8 or, with dim=, a random one."""
+    from . import problems
+
+    return problems.mixture(dim, modes, rank, schedule, seed)

@@ -89,6 +89,9 @@ class Denoiser:
         Raises:
             DenoiserError: the network refuses x or answers in another shape.
         """
+        if not isinstance(x, torch.Tensor) or x.ndim == 0:
+            given = "a tensor without dimensions" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise DenoiserError(f"x must be a tensor of shape (B, ...), got {given}.")
         level = self.schedule.at(level)
         alpha, sigma = level.alpha * level.scale, float(level) * level.scale
         own = x if level.scale == 1.0 else x * level.scale
@@ -156,7 +159,8 @@ class Denoiser:
         return value
 
     def _explain(self, error: Exception, x: torch.Tensor, time: float | None) -> str:
-        text = f"{self.name} refused x of shape {tuple(x.shape)}, {x.dtype}, at time {time}: {type(error).__name__}: {error}"
+        text = f"{self.name} refused x of shape {tuple(x.shape)}, {x.dtype}, at time {time}: "
+        text += f"{type(error).__name__}: {error}"
         for name, value in self.inputs.items():
             if isinstance(value, torch.Tensor) and value.ndim and len(value) not in (1, len(x)):
                 text += f" (the input {name!r} has {len(value)} rows for {len(x)} samples)"
@@ -215,10 +219,12 @@ def wrap(
         UnknownNameError: a prediction type that does not exist.
         DenoiserError: a combination that means nothing.
     """
+    if not callable(net):
+        raise DenoiserError(f"net must be callable as net(x, time), got {type(net).__name__}.")
     if prediction not in PREDICTIONS:
         raise UnknownNameError("prediction type", prediction, PREDICTIONS)
     if prediction == "autoencoder":
-        if sigma_train is None or sigma_train <= 0:
+        if not isinstance(sigma_train, (int, float)) or not 0 < sigma_train < math.inf:
             raise DenoiserError("prediction='autoencoder' needs sigma_train, the noise level that it was trained on.")
         schedule = VE(sigma_train, sigma_train * 1.0001) if schedule is None else schedule
     if schedule is None:
@@ -239,6 +245,6 @@ def require_finite(denoised: torch.Tensor, evaluation: int, level: Level) -> Non
     if not bool(torch.isfinite(denoised).all()):
         rows = (~torch.isfinite(denoised.flatten(1)).all(1)).nonzero().flatten().tolist()
         raise NonFiniteError(
-            f"the network returned NaN or inf at evaluation {evaluation} (s = {float(level):.6g}, time {level.time:.6g}) for "
-            f"{len(rows)} of {len(denoised)} samples (first: {rows[0]}). Run it in float32, or check its input."
+            f"the network returned NaN or inf at evaluation {evaluation} (s = {float(level):.6g}, time {level.time:.6g}) "
+            f"for {len(rows)} of {len(denoised)} samples (first: {rows[0]}). Run it in float32, or check its input."
         )

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Grid:
         values = [float(s) for s in self.levels]
         if any(math.isnan(s) or s < 0 for s in values):
             raise GridError(f"noise levels must be numbers >= 0, got {show(values)}.")
-        for s, t in zip(values, values[1:]):
+        for s, t in pairwise(values):
             if t > s:
                 raise GridError(f"noise levels must fall, got {s:.6g} followed by {t:.6g}; sort them in descending order.")
         merged = [a for a, b in zip(self.levels, [None, *values]) if b is None or float(a) != b]
@@ -78,7 +78,7 @@ class Grid:
 
     def steps(self) -> Iterator[tuple[Level, Level]]:
         """The steps (s, t), s > t, from the first level to the last."""
-        for s, t in zip(self.levels, self.levels[1:]):
+        for s, t in pairwise(self.levels):
             self.begin_step()
             yield s, t
 

@@ -46,7 +46,7 @@ class Segment(NamedTuple):
 class State(NamedTuple):
     """Where a run stands: how many evaluations are done, and the values that later segments read."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
     values: tuple[Any, ...]
 
 
@@ -152,7 +152,7 @@ def _refuse_temporaries(tape: Tape, name: str) -> None:
             )
 
 
-def _refs(value: object) -> Iterable[Ref]:
+def _refs(value: Any) -> Iterable[Ref]:
     if isinstance(value, Affine):
         yield from value.terms
     elif type(value) in (list, tuple):
@@ -186,7 +186,8 @@ def compile_plan(traced: Sequence[TracedSegment], grid: Grid) -> Plan:
         needed = live - produced
     pruned.reverse()
 
-    segments, carried = [], []
+    segments: list[Segment] = []
+    carried: list[Ref] = []
     for j, (segment, after) in enumerate(pruned):
         inputs = [INPUT] if j == 0 else [*carried, ("x", j - 1), ("D", j - 1)]
         slots = {ref: slot for slot, ref in enumerate(inputs)}
@@ -209,7 +210,7 @@ def _terms(terms: dict[Ref, float], slots: dict[Ref, int]) -> Terms:
     return tuple((slots[ref], weight) for ref, weight in terms.items())
 
 
-def _slotted(value: object, slots: dict[Ref, int]) -> object:
+def _slotted(value: Any, slots: dict[Ref, int]) -> Any:
     if isinstance(value, Affine):
         return Combination(_terms(value.terms, slots))
     if type(value) in (list, tuple):

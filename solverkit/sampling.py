@@ -28,7 +28,7 @@ CONSTRAINT_DRAWS = 2**61  # ordinals of a constraint's own draws, apart from the
 class Evaluation(NamedTuple):
     """What a callback sees after each evaluation; x in the model's own coordinates."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index
     level: Level
     x: torch.Tensor
     denoised: torch.Tensor

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .errors import ScheduleError, UnknownNameError
+from .errors import GridError, ScheduleError, UnknownNameError
 from .level import FLOW_FRAME, SIGMA_FRAME, Level, from_ratio
 
 
@@ -74,6 +74,8 @@ class Schedule:
         if isinstance(s, Level):
             return s
         s = float(s)
+        if not s >= 0:
+            raise GridError(f"a noise level must be a number >= 0, got {s!r}.")
         ratio = s if self.frame == SIGMA_FRAME else (math.inf if s >= 1 else s / (1 - s))
         if snap and self.integer_time:
             return self.level(ratio)
@@ -126,7 +128,7 @@ class DiscreteVP(Schedule):
 
     @property
     def frame(self) -> int:  # type: ignore[override]
-        return FLOW_FRAME if self.zero_terminal_snr else SIGMA_FRAME
+        return FLOW_FRAME if self.zero_terminal_snr or math.isinf(self.log_ratios[-1]) else SIGMA_FRAME
 
     @property
     def ratio_max(self) -> float:
@@ -161,6 +163,13 @@ class ContinuousVP(Schedule):
     beta_max: float = 20.0
     t_min: float = 1e-3
     time_scale: float = 999.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.beta_min <= self.beta_max < math.inf and 0 < self.t_min < 1 and self.time_scale > 0):
+            raise ScheduleError(
+                f"continuous VP needs 0 < beta_min <= beta_max, 0 < t_min < 1 and time_scale > 0, got {self.beta_min}, "
+                f"{self.beta_max}, {self.t_min} and {self.time_scale}."
+            )
 
     def _integral(self, t: float) -> float:
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t * t
@@ -234,12 +243,18 @@ def VP(
         UnknownNameError: a beta schedule that does not exist.
     """
     if continuous:
+        if integer_time or zero_terminal_snr or snr_shift_scale != 1.0:
+            raise ScheduleError(
+                "continuous=True takes beta_min, beta_max, t_min and time_scale only; integer_time, zero_terminal_snr and "
+                "snr_shift_scale belong to discrete betas. Leave them out, or leave out continuous."
+            )
         return ContinuousVP(beta_min, beta_max, t_min, time_scale)
     if not isinstance(betas, str):
-        betas = tuple(float(b) for b in betas)
+        try:
+            betas = tuple(float(b) for b in betas)
+        except (TypeError, ValueError):
+            raise ScheduleError(f"betas must be a name or a sequence of numbers, got {betas!r}.") from None
         num_train_timesteps = len(betas)
-        if not betas or not all(0 < b <= 1 for b in betas):
-            raise ScheduleError(f"betas must be numbers in (0, 1], got {betas[:3]}...; pass alphas? 1 - them.")
     schedule = DiscreteVP(
         betas=betas,
         beta_start=beta_start,
@@ -249,7 +264,11 @@ def VP(
         zero_terminal_snr=zero_terminal_snr,
         snr_shift_scale=snr_shift_scale,
     )
-    schedule._beta_array()
+    made = schedule._beta_array() if num_train_timesteps > 0 else np.zeros(0)
+    if len(made) == 0 or not np.all((made > 0) & (made <= 1)):  # NaN fails both
+        raise ScheduleError(f"betas must be numbers in (0, 1], got {made[:3].tolist()}...; pass alphas? 1 - them.")
+    if not 0 < snr_shift_scale < math.inf:
+        raise ScheduleError(f"snr_shift_scale must be positive, got {snr_shift_scale!r}.")
     return schedule
 
 
@@ -267,8 +286,8 @@ class VE(Schedule):
     num_levels: int = 1000
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min <= self.sigma_max:
-            raise ScheduleError(f"VE needs 0 < sigma_min <= sigma_max, got {self.sigma_min} and {self.sigma_max}.")
+        if not 0 < self.sigma_min <= self.sigma_max < math.inf:
+            raise ScheduleError(f"VE needs 0 < sigma_min <= sigma_max < inf, got {self.sigma_min} and {self.sigma_max}.")
         if self.told not in ("sigma", "log", "quarter-log", "index"):
             raise UnknownNameError("told time", self.told, ["sigma", "log", "quarter-log", "index"])
 
@@ -311,6 +330,11 @@ class EDM(VE):
     sigma_max: float = 80.0
     sigma_data: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sigma_data < math.inf:
+            raise ScheduleError(f"EDM needs sigma_data > 0, got {self.sigma_data}.")
+
 
 @dataclass(frozen=True)
 class Flow(Schedule):
@@ -326,6 +350,12 @@ class Flow(Schedule):
     time_scale: float = 1.0
     t_min: float = 1e-3
     frame: ClassVar[int] = FLOW_FRAME
+
+    def __post_init__(self) -> None:
+        if not (0 < self.shift < math.inf and 0 < self.time_scale < math.inf and 0 < self.t_min < 1):
+            raise ScheduleError(
+                f"Flow needs shift > 0, time_scale > 0 and 0 < t_min < 1, got {self}."
+            )
 
     @property
     def ratio_max(self) -> float:
