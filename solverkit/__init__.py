@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "wrap": "denoiser", "Denoiser": "denoiser", "load": "hub", "VP": "schedule", "SubVP": "schedule", "VE": "schedule",
+    "wrap": "denoiser", "Denoiser": "denoiser", "load": "hub", "VP": "variance_preserving", "SubVP": "variance_preserving", "VE": "schedule",
     "EDM": "schedule", "Flow": "schedule", "Schedule": "schedule", "Level": "level", "Grid": "grid", "sample": "sampling",
     "make_grid": "sampling", "Result": "sampling", "trace": "plan", "begin": "plan", "advance": "plan", "Plan": "plan",
     "State": "plan", "op": "symbol", "keep": "symbol", "samplers": "catalogue", "grids": "catalogue",
@@ -44,5 +44,6 @@ if TYPE_CHECKING:
     from .level import Level
     from .plan import Plan, State, advance, begin, trace
     from .sampling import Result, make_grid, sample
-    from .schedule import EDM, VE, VP, Flow, Schedule, SubVP
+    from .schedule import EDM, VE, Flow, Schedule
     from .symbol import keep, op
+    from .variance_preserving import VP, SubVP

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import ScheduleError, UnknownNameError
-from .schedule import EDM, VE, VP, DiscreteVP, Flow, Schedule
+from .schedule import EDM, VE, Flow, Schedule
+from .variance_preserving import VP, DiscreteVP
 
 ADVICE = "Pass schedule= and prediction= yourself, e.g. schedule=sk.VP('linear'), prediction='epsilon'."
 

@@ -22,7 +22,8 @@ from .diffusers_network import WEIGHTS, WRAP_IT, build, check_labels, classes, l
 from .errors import LoadError, OptionError, ScheduleError, UnknownNameError
 from .guidance import classifier_free
 from .plugins import registry
-from .schedule import DiscreteVP, Schedule
+from .schedule import Schedule
+from .variance_preserving import DiscreteVP
 
 NETWORKS = Path(__file__).parent / "networks"
 COMPONENTS = ("unet", "transformer")

@@ -31,7 +31,8 @@ from .plan import Plan, advance, begin, trace
 from .plugins import SamplerCard, resolve
 from .problems import gaussian, mixture
 from .sampling import default_grid, fit_grid, make_grid, sample
-from .schedule import EDM, VP, Flow, Schedule
+from .schedule import EDM, Flow, Schedule
+from .variance_preserving import VP
 
 Check = Callable[[SamplerCard, Mapping[str, Any]], None]
 ORDER_STEPS = (26, 50, 80, 158)  # 2 more than a multiple of 6: packed single-step solvers then end alike, with full steps
