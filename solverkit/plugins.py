@@ -20,7 +20,7 @@ from . import hookspecs
 from .errors import OptionError, PluginError, PluginWarning, UnknownNameError, nearest
 
 KINDS = ("samplers", "grids", "models", "metrics", "tasks")
-BUILTIN = "solverkit.builtin"
+BUILTIN = {"core": "solverkit.builtin", "bench": "solverkit.bench.metrics"}
 ENVIRONMENT = "SOLVERKIT_PLUGINS"
 
 
@@ -190,7 +190,7 @@ def load_registry(restrict: str | None = None) -> Registry:
     Warns:
         PluginWarning: a plugin failed to import; the rest works.
     """
-    modules: dict[str, Any] = {"core": importlib.import_module(BUILTIN)}
+    modules: dict[str, Any] = {name: importlib.import_module(path) for name, path in BUILTIN.items()}
     failed: list[tuple[str, str]] = []
     wanted = None if restrict is None else {name.strip() for name in restrict.split(",") if name.strip()}
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name):

@@ -1,0 +1,250 @@
+"""diffusers' own schedulers on our denoisers: same network, same starting noise, same budget, counted the same way.
+
+A scheduler class works in one of three coordinates: VP's (the DPM family, UniPC, DDIM), sigma's (Euler, Heun: their
+`scale_model_input` divides by sqrt(1 + sigma^2)), or flow's. A model of ours meets it there:
+
+* discrete VP: the scheduler gets the model's own betas, prediction type epsilon;
+* VE, EDM and continuous VP: it gets betas whose sigma / alpha are 1000 levels, even in log, over the model's range. In VP
+  coordinates that is the same process, so nothing is approximated except what the scheduler reads off its table;
+* flow: `use_flow_sigmas`, prediction type flow_prediction, or a FlowMatch class.
+
+The denoiser is asked at the scheduler's own sigma. That is the kinder choice: pipelines tell the network the timestep
+that the scheduler rounded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..counting import counting
+from ..denoiser import require_finite
+from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
+from ..level import FLOW_FRAME, Level
+from ..noise import PRIOR, SampleNoise, sample_seeds
+from ..sampling import make_grid
+from ..schedule import Schedule
+from ..variance_preserving import DiscreteVP
+from .suite import PEER
+
+TABLE = 1000
+SPACINGS = ("trailing", "leading", "linspace")
+SIGMA_GRIDS = {"karras": ("use_karras_sigmas",), "log-snr": ("use_lu_lambdas", "use_exponential_sigmas")}
+
+
+class PeerResult(NamedTuple):
+    """What a peer made; x in the model's own coordinates, nfe counted."""
+
+    x: torch.Tensor
+    nfe: float
+    seconds: float
+    seconds_model: float
+    deterministic: bool
+
+
+def peer_class(name: str) -> Any:
+    """The scheduler class behind "diffusers:ClassName".
+
+    Raises:
+        UnknownNameError: diffusers has no such scheduler.
+    """
+    import diffusers
+
+    wanted = name.removeprefix(PEER)
+    known = [n for n in dir(diffusers) if n.endswith("Scheduler") and not n.startswith(("Flax", "Karras"))]
+    if wanted not in known:
+        raise UnknownNameError("scheduler of diffusers", wanted, known)
+    return getattr(importlib.import_module("diffusers"), wanted)
+
+
+def check_peer(name: str, options: Mapping[str, Any]) -> None:
+    """Raises UnknownNameError or OptionError where the class, or an option of its config, does not exist."""
+    known = config_keys(peer_class(name))
+    for key in options:
+        if key not in known:
+            raise OptionError(f"{name} has no option {key!r}.{nearest(key, known)} Its options: {', '.join(known)}.")
+
+
+def config_keys(cls: Any) -> dict[str, Any]:
+    """Config keys of a scheduler class and their defaults."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return {name: p.default for name, p in parameters.items() if name not in ("self", "args", "kwargs")}
+
+
+def default_peer_grid(name: str, schedule: Schedule) -> str:
+    """What a peer runs on where nobody chose: trailing (where all classes agree), flow, or Karras for VE."""
+    if schedule.frame == FLOW_FRAME:
+        return "flow"
+    offered = _offered(peer_class(name))
+    wanted = "trailing" if isinstance(schedule, DiscreteVP) else "karras"
+    return wanted if wanted in offered else next(iter(offered), "own")
+
+
+def _offered(cls: Any) -> dict[str, dict[str, Any]]:
+    """Grid name -> config, for the grids that a class of the sigma frame has; "own" where it has no choice."""
+    keys = config_keys(cls)
+    offered: dict[str, dict[str, Any]] = {}
+    for grid, flags in SIGMA_GRIDS.items():
+        if flag := next((flag for flag in flags if flag in keys), None):
+            offered[grid] = {flag: True}
+    if "timestep_spacing" in keys:
+        offered.update({spacing: {"timestep_spacing": spacing} for spacing in SPACINGS})
+    return offered or {"own": {}}
+
+
+def build_peer(name: str, schedule: Schedule, grid: str, options: Mapping[str, Any]) -> Any:
+    """The scheduler, configured for a model's schedule, before `set_timesteps`.
+
+    Raises:
+        BenchError: the class cannot run such a model, or not on that grid.
+        UnknownNameError, OptionError: no such class or option.
+    """
+    check_peer(name, options)
+    cls = peer_class(name)
+    config = {**_process(cls, name, schedule), **_spacing(cls, name, schedule, grid), **options}
+    known = config_keys(cls)
+    scheduler = cls(**{key: value for key, value in config.items() if key in known})
+    if not isinstance(schedule, DiscreteVP) and schedule.frame != FLOW_FRAME:
+        # float32 betas lose the smallest sigmas of a VE range: give the table in float64
+        scheduler.alphas_cumprod = torch.from_numpy(1 / (1 + np.exp(2 * _log_ratios(schedule))))
+    return scheduler
+
+
+def _process(cls: Any, name: str, schedule: Schedule) -> dict[str, Any]:
+    keys = config_keys(cls)
+    if schedule.frame == FLOW_FRAME:
+        if isinstance(schedule, DiscreteVP):
+            raise BenchError(f"{name}: peers are not driven on zero-terminal-SNR models.")
+        if "use_flow_sigmas" not in keys and "FlowMatch" not in name:
+            raise BenchError(f"{name} knows no flow models (it has no use_flow_sigmas).")
+        shift = getattr(schedule, "shift", 1.0)
+        return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift, "shift": shift}
+    if "FlowMatch" in name:
+        raise BenchError(f"{name} runs flow models only, and this one is on {type(schedule).__name__}.")
+    if isinstance(schedule, DiscreteVP):
+        betas: Any = schedule._beta_array()
+    else:
+        abar = 1 / (1 + np.exp(2 * _log_ratios(schedule)))
+        betas = 1 - abar / np.concatenate([[1.0], abar[:-1]])
+    return {
+        "num_train_timesteps": len(betas),
+        "trained_betas": [float(b) for b in betas],
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+    }
+
+
+def _log_ratios(schedule: Schedule) -> np.ndarray:
+    return np.linspace(math.log(schedule.ratio_min), math.log(schedule.ratio_max), TABLE)
+
+
+def _spacing(cls: Any, name: str, schedule: Schedule, grid: str) -> dict[str, Any]:
+    if schedule.frame == FLOW_FRAME:
+        if grid != "flow" and not _takes_sigmas(cls):
+            raise BenchError(f"{name} runs flow models on its own 'flow' grid only, not on {grid!r}.")
+        return {}
+    offered = _offered(cls)
+    if grid not in offered:
+        raise BenchError(f"{name} has no grid {grid!r}; it has {', '.join(offered)}.")
+    return offered[grid]
+
+
+def _takes_sigmas(cls: Any) -> bool:
+    return "sigmas" in inspect.signature(cls.set_timesteps).parameters
+
+
+def set_budget(scheduler: Any, nfe: int, schedule: Schedule, grid: str) -> None:
+    """The largest number of steps whose evaluations (one for each of its timesteps) fit into `nfe`.
+
+    Raises:
+        BudgetError: even one step needs more.
+    """
+    for n in range(nfe, 0, -1):
+        if schedule.frame == FLOW_FRAME and grid != "flow":
+            scheduler.set_timesteps(sigmas=np.array([float(s) for s in make_grid(grid, schedule, n)][:-1]))
+        else:
+            scheduler.set_timesteps(n)
+        if len(scheduler.timesteps) <= nfe:
+            return
+    raise BudgetError(f"{type(scheduler).__name__} needs {len(scheduler.timesteps)} evaluations at least, got nfe={nfe}.")
+
+
+def peer_levels(scheduler: Any, schedule: Schedule) -> list[Level]:
+    """The level of each evaluation: the scheduler's own sigma, or that of its timestep where it keeps no sigmas."""
+    count = len(scheduler.timesteps)
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None and len(sigmas) in (count, count + 1):
+        values = [float(s) for s in sigmas[:count]]
+    elif schedule.frame == FLOW_FRAME:
+        raise BenchError(f"{type(scheduler).__name__} keeps no sigma for each timestep: not driven on flow models.")
+    else:
+        abar = scheduler.alphas_cumprod.double()
+        values = [math.sqrt((1 - float(abar[int(t)])) / float(abar[int(t)])) for t in scheduler.timesteps]
+    return [schedule.at(s, snap=False) for s in values]
+
+
+def run_peer(
+    denoiser: Any, name: str, nfe: int, num_samples: int | None = None, seed: int | list[int] = 0, grid: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> PeerResult:  # fmt: skip
+    """Sample a denoiser with a scheduler class of diffusers.
+
+    Args:
+        denoiser: With `schedule` and `shape`.
+        name: "diffusers:ClassName".
+        nfe: Ceiling on network evaluations.
+        num_samples, seed: As for `sk.sample`: the starting noise is the same.
+        grid: trailing, leading, linspace, karras or log-snr (what the class has); for flow models "flow", or any grid where
+            the class takes sigmas. None: `default_peer_grid`.
+        options: Config keys of the class.
+
+    Raises:
+        BenchError: the class cannot run this model on this grid.
+        UnknownNameError, OptionError, BudgetError: as named.
+    """
+    schedule = denoiser.schedule
+    grid = grid or default_peer_grid(name, schedule)
+    scheduler = build_peer(name, schedule, grid, options or {})
+    set_budget(scheduler, nfe, schedule, grid)
+    seeds = sample_seeds(seed, num_samples if num_samples is not None else len(seed))  # type: ignore[arg-type]
+    noise = SampleNoise(seeds, denoiser.shape, torch.float32, getattr(denoiser, "device", "cpu"))
+    levels = peer_levels(scheduler, schedule)
+    generator = torch.Generator().manual_seed(seeds[0] % 2**63)
+    before = generator.get_state()
+    extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+
+    with torch.no_grad(), counting() as count:
+        begin, model_seconds = time.perf_counter(), 0.0
+        x = _start(scheduler, schedule, noise, levels[0])
+        for i, t in enumerate(scheduler.timesteps):
+            level = levels[i]
+            own = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            root = 1.0 if schedule.frame == FLOW_FRAME else math.hypot(1.0, float(level))  # VP coordinates to the frame
+            asked, rows = time.perf_counter(), count.rows
+            denoised = denoiser(own * root, level)
+            model_seconds += time.perf_counter() - asked
+            if count.rows == rows:  # a denoiser that is no network of ours: one pass
+                count.rows += len(x)
+            require_finite(denoised, i, level)
+            # eps = (x - D) / s in the sigma frame, and the velocity eps - x_0 = (x - D) / s in the flow frame
+            x = scheduler.step((own * root - denoised) / float(level), t, x, return_dict=False, **extra)[0]
+        seconds = time.perf_counter() - begin
+    stochastic = bool((generator.get_state() != before).any())
+    return PeerResult(x, count.rows / len(x), seconds, model_seconds, not stochastic)
+
+
+def _start(scheduler: Any, schedule: Schedule, noise: SampleNoise, first: Level) -> torch.Tensor:
+    """The starting noise in the scheduler's coordinates."""
+    top = schedule.level(schedule.ratio_max)
+    z = noise(PRIOR)
+    if schedule.frame == FLOW_FRAME:
+        return z
+    z = z * (schedule.prior_std(top) / top.scale / math.hypot(1.0, float(top)))  # the model's start, in VP coordinates
+    return z * math.hypot(1.0, float(first)) if float(scheduler.init_noise_sigma) != 1 else z

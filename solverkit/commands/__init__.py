@@ -1,0 +1,1 @@
+"""The commands of the `solverkit` script, one module a noun."""

@@ -1,0 +1,172 @@
+"""`solverkit bench` and `solverkit report`: measure samplers, and show what was measured."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import OptionError
+from .console import console, print_json, read_value, remark, settings, split_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..bench.runner import Progress
+    from ..bench.suite import Suite
+
+OUT = Path("solverkit-bench")
+SUITE = typer.Option("default", "--suite", help="A bundled suite, a plugin's, or a TOML file.")
+MODELS = typer.Option([], "--model", "-m", help="Instead of the suite's; a,b or repeated.")
+SAMPLERS = typer.Option([], "--sampler", "-s", help="Instead of the suite's; diffusers:Class for diffusers' own.")
+GRIDS = typer.Option([], "--grid", "-g", help="One grid for all; several, or 'best': sweep them and report the best.")
+BUDGETS = typer.Option([], "--nfe", "-n", help="Network evaluations: 10, or 5,10,20.")
+SAMPLES = typer.Option(None, "--samples", "--num-samples", "-k", help="Samples of each cell.")
+SEED = typer.Option(None, "--seed", help="Of the starting noise that all cells share.")
+PAIRS = typer.Option([], "--set", "-o", help="name=value for each sampler that has that option.")
+FOLDER = typer.Option(OUT, "--out", help="Folder of results.jsonl and report.png.")
+JSON = typer.Option(False, "--json", help="Print the rows as JSON.")
+FILES = typer.Argument(help="results.jsonl of one or more runs.")
+METRIC = typer.Option(None, "--metric", help="What to show; default: every metric that was measured.")
+PICTURE = typer.Option(None, "--out", help="Write the figure here (.png).")
+
+
+def bench(
+    suite: str = SUITE,
+    models: list[str] = MODELS,
+    samplers: list[str] = SAMPLERS,
+    grids: list[str] = GRIDS,
+    budgets: list[str] = BUDGETS,
+    num_samples: int | None = SAMPLES,
+    seed: int | None = SEED,
+    pairs: list[str] = PAIRS,
+    out: Path = FOLDER,
+    as_json: bool = JSON,
+) -> None:
+    """Measure samplers on pretrained networks: error against network evaluations; without arguments, in 3 minutes."""
+    with ExitStack() as stack:
+        # the bar appears before torch is imported: nobody should wonder whether anything happens
+        watch = None if settings.quiet or as_json else _progress_bar(stack)
+        from ..bench.runner import run_suite
+        from ..bench.suite import load_suite
+
+        plan = load_suite(suite).override(
+            _split(models), _split(samplers), _split(grids), _budgets(budgets), num_samples, seed
+        )
+        plan = _with_options(plan, pairs)
+        file, rows, interrupted = out / "results.jsonl", [], False
+        try:
+            for row in run_suite(plan, file, watch):
+                rows.append(row)
+        except KeyboardInterrupt:
+            interrupted = True
+    if as_json:
+        print_json(rows)
+    elif rows:
+        _show(rows, out / "report.png", None)
+        print(f"results: {file}\nreport:  {out / 'report.png'}")
+    if interrupted:
+        remark(f"interrupted after {len(rows)} cells" + (f"; their rows are in {file}." if rows else "."))
+        raise typer.Exit(130)
+    if any(row["status"] != "ok" for row in rows):
+        raise typer.Exit(1)
+
+
+def report(
+    files: list[Path] = FILES, metric: str | None = METRIC, out: Path | None = PICTURE, as_json: bool = JSON
+) -> None:
+    """Show stored results again: tables on screen, and the figure where --out says."""
+    from ..bench.store import latest, read
+
+    rows = latest(row for file in files for row in read(file))
+    if as_json:
+        return print_json(rows)
+    _show(rows, out, metric)
+    if out is not None:
+        print(f"report:  {out}")
+
+
+def _show(rows: list[dict[str, Any]], picture: Path | None, metric: str | None) -> None:
+    from ..bench.report import make_panels, make_table, metric_names, write_figure
+
+    screen = console()
+    names: list[str | None] = [metric] if metric is not None else [*metric_names(rows)] or [None]
+    for i, name in enumerate(names):
+        panels = [panel for panel in make_panels(rows, name) if i == 0 or any(panel.rows.values())]
+        for panel in panels:
+            screen.print(make_table(panel))
+            if panel.warning:
+                screen.print(f"Warning: {panel.warning}", style="yellow")
+            for failure in panel.failures if i == 0 else ():
+                screen.print(failure, style="red", markup=False)
+        if i == 0 and picture is not None:
+            write_figure(panels, picture)
+
+
+def _progress_bar(stack: ExitStack) -> Callable[[Progress], None]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (
+        bars.TextColumn("{task.fields[cells]}"),
+        bars.BarColumn(bar_width=14),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("left, now {task.description}"),
+    )
+    screen = Console(stderr=True)
+    hidden = not screen.is_terminal
+    bar = stack.enter_context(
+        bars.Progress(*columns, console=screen, transient=True, speed_estimate_period=60, disable=hidden)
+    )
+    task = bar.add_task("starting", total=None, cells="")
+
+    def watch(progress: Progress) -> None:
+        bar.update(
+            task, description=progress.label, completed=progress.done, total=progress.total,
+            cells=f"{progress.cell}/{progress.cells}",
+        )  # fmt: skip
+
+    return watch
+
+
+def _split(texts: list[str]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def _budgets(texts: list[str]) -> list[int]:
+    try:
+        return [int(part) for part in _split(texts)]
+    except ValueError:
+        raise OptionError(f"--nfe takes integers such as 10 or 5,10,20, got {', '.join(texts)!r}.") from None
+
+
+def _with_options(suite: Suite, pairs: list[str]) -> Suite:
+    """--set for every sampler that has the option.
+
+    Raises:
+        OptionError: no sampler of the run has it.
+    """
+    from ..bench.peers import config_keys, peer_class
+    from ..bench.suite import PEER
+    from ..plugins import resolve
+
+    texts = split_settings(pairs)
+    samplers = list(dict.fromkeys([*suite.samplers, *(extra.sampler for extra in suite.extra)]))
+    options = {sampler: dict(suite.options.get(sampler, {})) for sampler in {*samplers, *suite.options}}
+    for name, text in texts.items():
+        having = 0
+        for sampler in samplers:
+            if sampler.startswith(PEER):
+                known = dict.fromkeys(config_keys(peer_class(sampler)), Any)
+            else:
+                card = resolve(sampler)
+                known = {k: card.hints.get(k, Any) for k in card.options}
+            if name in known:
+                having += 1
+                options[sampler][name] = read_value(text, known[name], name)
+        if not having:
+            raise OptionError(f"none of the samplers {', '.join(samplers)} has an option {name!r}.")
+    return replace(suite, options=options)

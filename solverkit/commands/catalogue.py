@@ -1,0 +1,98 @@
+"""`solverkit samplers|grids|models|metrics|plugins`: what is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from .console import print_json, print_table
+
+JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("samplers")(samplers)
+    app.command("grids")(grids)
+    app.command("models")(models)
+    app.command("metrics")(metrics)
+    app.command("plugins")(plugins)
+
+
+def samplers(as_json: bool = JSON) -> None:
+    """List the samplers: order, options, source, plugin."""
+    from ..catalogue import samplers
+
+    cards = samplers().values()
+    if as_json:
+        extra = [{"order": card.order_of({}), "traceable": card.traceable, "grid": card.grid} for card in cards]
+        return print_json([{**_record(card), **more} for card, more in zip(cards, extra)])
+    rows = []
+    for card in cards:
+        order = "-" if card.order_of({}) is None else str(card.order_of({}))
+        rows.append(
+            (card.name, order if card.traceable else f"{order} adaptive", _options(card), card.reference, card.plugin)
+        )
+    print_table("samplers", ("name", "order", "options", "source", "plugin"), rows)
+
+
+def grids(as_json: bool = JSON) -> None:
+    """List the grids: how the noise levels of a run are laid out."""
+    from ..catalogue import grids
+
+    _list("grids", grids().values(), as_json)
+
+
+def models(as_json: bool = JSON) -> None:
+    """List the models: bundled networks and exact targets."""
+    from ..catalogue import models
+
+    _list("models", models().values(), as_json)
+
+
+def metrics(as_json: bool = JSON) -> None:
+    """List the metrics of a bench."""
+    from ..catalogue import metrics
+
+    _list("metrics", metrics().values(), as_json)
+
+
+def plugins(as_json: bool = JSON) -> None:
+    """List the plugins: what each one registers, and those that failed to import."""
+    from ..plugins import registry
+
+    found = registry()
+    records: list[dict[str, Any]] = []
+    for name, module in found.plugins:
+        names = {kind: [c.name for c in cards.values() if c.plugin == name] for kind, cards in found.cards.items()}
+        records.append({"name": name, "module": module, "status": "ok", **{k: v for k, v in names.items() if v}})
+    records += [{"name": name, "module": "", "status": f"failed: {reason}"} for name, reason in found.failed]
+    if as_json:
+        return print_json(records)
+    rows = []
+    for record in records:
+        offers = [f"{len(v)} {kind}" for kind, v in record.items() if isinstance(v, list)]
+        rows.append((record["name"], record["module"], ", ".join(offers), record["status"]))
+    print_table("plugins", ("name", "module", "registers", "status"), rows)
+
+
+def _list(title: str, cards: Any, as_json: bool) -> None:
+    if as_json:
+        return print_json([_record(card) for card in cards])
+    rows = [(card.name, card.summary, _options(card), card.plugin) for card in cards]
+    print_table(title, ("name", "what", "options", "plugin"), rows)
+
+
+def _record(card: Any) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "summary": card.summary,
+        "options": card.defaults,
+        "reference": card.reference,
+        "plugin": card.plugin,
+    }
+
+
+def _options(card: Any) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in card.defaults.items())
