@@ -96,7 +96,7 @@ class Denoiser:
         alpha, sigma = level.alpha * level.scale, float(level) * level.scale
         own = x if level.scale == 1.0 else x * level.scale
         if self.prediction in ("sample", "denoised"):
-            return self._ask(own, level.time).to(x.dtype)
+            return self._ask(own, level.time).to(x.dtype, copy=True)  # a network may reuse its output's memory
         if self.prediction == "epsilon":
             if level.alpha == 0:
                 raise DenoiserError(
@@ -114,9 +114,9 @@ class Denoiser:
                 raise DenoiserError("a score says nothing about x_0 where alpha = 0; start the grid below it.")
             return (own + sigma**2 * self._ask(own, level.time).to(x.dtype)) / alpha
         if self.prediction == "edm":
-            return self._edm(x, level)
-        r = self._ask(x, None).to(x.dtype)
-        return x + (float(level) / (self.sigma_train or 1.0)) ** 2 * (r - x)
+            return self._edm(own, level)
+        r = self._ask(own, None).to(x.dtype)
+        return own + (sigma / (self.sigma_train or 1.0)) ** 2 * (r - own)
 
     def _edm(self, x: torch.Tensor, level: Level) -> torch.Tensor:
         sigma, data = level.ratio, getattr(self.schedule, "sigma_data", 0.5)
@@ -204,7 +204,7 @@ def wrap(
     sigma_train: float | None = None,
     **fixed_kwargs: Any,
 ) -> Denoiser:
-    """Adapt a pretrained network.
+    """Adapt a pretrained network (a torch module is switched to eval mode).
 
     Args:
         net: Called as net(x, time, **fixed_kwargs), x of shape (B, ...) in the network's own coordinates and dtype, time of
@@ -236,14 +236,14 @@ def wrap(
             raise DenoiserError("prediction='edm' (raw F) needs schedule=sk.EDM(); VP networks predict epsilon or v.")
         schedule = replace(schedule, told="quarter-log")  # c_noise = log(sigma) / 4
     if isinstance(net, torch.nn.Module):
-        net.eval().requires_grad_(False)
+        net.eval()
     return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma_train)
 
 
 def require_finite(denoised: torch.Tensor, evaluation: int, level: Level) -> None:
     """Raises NonFiniteError naming the evaluation and the level."""
     if not bool(torch.isfinite(denoised).all()):
-        rows = (~torch.isfinite(denoised.flatten(1)).all(1)).nonzero().flatten().tolist()
+        rows = (~torch.isfinite(denoised.reshape(len(denoised), -1)).all(1)).nonzero().flatten().tolist()
         raise NonFiniteError(
             f"the network returned NaN or inf at evaluation {evaluation} (s = {float(level):.6g}, time {level.time:.6g}) "
             f"for {len(rows)} of {len(denoised)} samples (first: {rows[0]}). Run it in float32, or check its input."

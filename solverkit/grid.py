@@ -150,6 +150,8 @@ def karras(
     last: str = "zero",
 ) -> list[float]:
     """sigma^(1/rho) uniform (Karras et al. 2022, eq. 5); in the flow frame the same rule on s."""
+    if rho <= 0:
+        raise OptionError(f"rho must be positive, got {rho!r}.")
     high, low = _range(schedule, ratio_max, ratio_min)
     u = _nodes(n, last)
     frame = schedule.frame if math.isinf(high) else 0
@@ -178,7 +180,18 @@ def log_snr(
     return _ended(ratios, last)
 
 
+def _require_time(schedule: Schedule, high: float, low: float) -> None:
+    """Grids in the network's own time need one that falls from the start to 0."""
+    if not schedule.time(high) > schedule.time(low) >= 0:
+        raise GridError(
+            f"the time that this network is told does not fall from {schedule.time(high):.4g} to 0 with the noise; use a grid "
+            "in the noise level, such as karras or log-snr."
+        )
+
+
 def _in_time(schedule: Schedule, u: np.ndarray, high: float, low: float, power: float, last: str) -> list[float]:
+    if power != 1:
+        _require_time(schedule, high, low)
     a, b = schedule.time(high) ** (1 / power), schedule.time(low) ** (1 / power)
     ratios = [schedule.ratio(float(t)) for t in (a + u * (b - a)) ** power]
     ratios[0] = high
@@ -207,6 +220,7 @@ def trailing(schedule: Schedule, n: int) -> list[float]:
     """Timesteps round(N - i N / n) - 1 (Lin et al. 2024, Table 2); T (1 - i / n) in continuous time."""
     total = _trained(schedule)
     if total is None:
+        _require_time(schedule, schedule.ratio_max, schedule.ratio_min)
         top = schedule.time(schedule.ratio_max)
         return [schedule.ratio_max, *(schedule.ratio(top * (1 - i / n)) for i in range(1, n)), 0.0]
     return [*(schedule.ratio(round(total - i * total / n) - 1) for i in range(min(n, total))), 0.0]
@@ -238,6 +252,7 @@ def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "ze
     shift = getattr(schedule, "shift", 1.0) if shift is None else float(shift)
     if shift <= 0:
         raise OptionError(f"shift must be positive, got {shift!r}.")
+    _nodes(n, last)  # refuses another `last`
     high, low = from_ratio(schedule.ratio_max, 1), from_ratio(schedule.ratio_min, 1)
     u = np.linspace(0.0, 1.0, n + 1)
     start = high / (shift - (shift - 1) * high)  # so that the shifted grid begins at the start

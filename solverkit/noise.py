@@ -6,6 +6,7 @@ sample comes out the same alone or among 64 others, on any device, and a repeate
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,12 +20,22 @@ Draw = Callable[[int, float, float], torch.Tensor]
 
 
 def sample_seeds(seed: int | Sequence[int], n: int) -> list[int]:
-    """One seed a sample. An int s gives 2^32 s + i, so that sample i of seed 0 is `seed=[i]`.
+    """One seed a sample, each below 2^64. An int s gives 2^32 s + i, so that sample i of seed 0 is `seed=[i]`.
 
     Raises:
-        OptionError: a list whose length is not n, or a negative seed.
+        OptionError: no integers, a list whose length is not n, or a negative seed.
     """
-    seeds = [(seed << 32) + i for i in range(n)] if isinstance(seed, int) else [int(s) for s in seed]
+    if isinstance(seed, torch.Tensor):
+        seed = seed.tolist()
+    given = [seed] if isinstance(seed, numbers.Integral) else seed
+    if not isinstance(given, (list, tuple, range, np.ndarray)) or not all(
+        isinstance(s, numbers.Integral) and not isinstance(s, bool) for s in given
+    ):
+        raise OptionError(f"seed must be an integer, or a list of them, one a sample; got {seed!r}.")
+    numbers_given = [int(s) for s in given]
+    if isinstance(seed, numbers.Integral):
+        numbers_given = [(numbers_given[0] << 32) + i for i in range(n)] if numbers_given[0] >= 0 else numbers_given * n
+    seeds = [s % 2**64 if s >= 0 else s for s in numbers_given]
     if len(seeds) != n:
         raise OptionError(f"seed has {len(seeds)} entries for {n} samples; give one int, or one seed a sample.")
     if any(s < 0 for s in seeds):
@@ -51,10 +62,8 @@ class SampleNoise:
         self.seeds, self.shape, self.dtype, self.device = list(seeds), tuple(shape), dtype, device
 
     def __call__(self, ordinal: int, s: float = 0.0, t: float = 0.0) -> torch.Tensor:
-        rows = [
-            np.random.Generator(np.random.Philox(key=[seed, ordinal])).standard_normal(self.shape)
-            for seed in self.seeds
-        ]
+        keys = (np.array([seed, ordinal], dtype=np.uint64) for seed in self.seeds)
+        rows = [np.random.Generator(np.random.Philox(key=key)).standard_normal(self.shape) for key in keys]
         return torch.from_numpy(np.stack(rows)).to(device=self.device, dtype=self.dtype)
 
 

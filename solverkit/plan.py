@@ -139,17 +139,32 @@ def trace(sampler: Any, grid: Grid, **options: Any) -> Plan:
 
 
 def _refuse_temporaries(tape: Tape, name: str) -> None:
-    """An edit of the state must reach what follows: the symbol that was evaluated must be the one that goes on."""
+    """An edit of the state must reach what follows: the symbol that was evaluated must be the one that goes on.
+
+    After a boundary evaluation j nothing may read a state that x_j itself was made of, unless it reads x_j too. (States of
+    another inner plan, driven side by side, are no ancestors of x_j.)
+    """
     boundaries = [j for j, segment in enumerate(tape.segments[:-1]) if segment.boundary]
     for j, following in zip(boundaries, [*boundaries[1:], len(tape.segments) - 1]):
         reads = set().union(*(_reads(segment) for segment in tape.segments[j + 1 : following + 1]))
-        older = any(kind == "x" and number < j for kind, number in reads)
-        if older and (j in tape.lost or ("x", j) not in reads):
+        ancestors = {ref for ref in _ancestors(tape.segments[j]) if ref[0] == "x"}
+        if reads & ancestors and (j in tape.lost or ("x", j) not in reads):
             raise TraceError(
-                f"{name!r} passed a temporary to model() at evaluation {j}, the start of a step, or used x before the call; "
-                "it goes on from an older state, and an edit of the latents would be lost. Ask first: d = model(x, s), and "
-                "derive everything else from that x afterwards."
+                f"{name!r} passed a temporary to model() at evaluation {j}, the start of a step, or used x before the "
+                "call; it goes on from an older state, and an edit of the latents would be lost. Ask first: "
+                "d = model(x, s), and derive everything else from that x afterwards."
             )
+
+
+def _ancestors(segment: TracedSegment) -> set[Ref]:
+    """What a segment's state is made of, through the ops and registers of that segment."""
+    found, code = set(segment.x), {instruction.out: instruction for instruction in segment.code}
+    queue = [ref for ref in found if ref in code]
+    while queue:
+        new = _reads(TracedSegment((code[queue.pop()],), {}, None, False)) - found
+        found |= new
+        queue += [ref for ref in new if ref in code]
+    return found
 
 
 def _refs(value: Any) -> Iterable[Ref]:
@@ -249,7 +264,8 @@ def combine(terms: Terms, values: Sequence[Any]) -> Any:
     out = values[slot] * weight
     if isinstance(out, torch.Tensor):
         for slot, weight in terms[1:]:
-            out.add_(values[slot], alpha=weight)
+            value = values[slot]
+            out = out.add_(value, alpha=weight) if value.shape == out.shape else torch.add(out, value, alpha=weight)
         return out
     for slot, weight in terms[1:]:
         out = out + values[slot] * weight

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import math
+import numbers
 import os
 import types
 import typing
@@ -17,9 +19,11 @@ from typing import Any
 import pluggy
 
 from . import hookspecs
-from .errors import OptionError, PluginError, PluginWarning, UnknownNameError, nearest
+from .errors import OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
 
 KINDS = ("samplers", "grids", "models", "metrics", "tasks")
+RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
+            "device", "dtype", "progress", "callback", "return_trajectory"}  # fmt: skip
 BUILTIN = {"core": "solverkit.builtin", "bench": "solverkit.bench.metrics"}
 ENVIRONMENT = "SOLVERKIT_PLUGINS"
 
@@ -50,8 +54,11 @@ class Card:
 
     @functools.cached_property
     def hints(self) -> dict[str, Any]:
-        """Annotated types of the options."""
-        return typing.get_type_hints(inspect.unwrap(self.fn))
+        """Annotated types of the options; none where the annotations cannot be resolved."""
+        try:
+            return typing.get_type_hints(inspect.unwrap(self.fn))
+        except (NameError, TypeError):
+            return {}
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -62,6 +69,11 @@ class Card:
     def summary(self) -> str:
         """The first line of the docstring."""
         return (inspect.getdoc(self.fn) or "").split("\n")[0]
+
+    def validate(self) -> None:
+        """Raises TypeError for a card that cannot work."""
+        if not isinstance(self.name, str) or not callable(self.fn):
+            raise TypeError(f"expected register(name: str, fn: callable), got {self.name!r}, {self.fn!r}")
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options, after their names and types were checked.
@@ -97,6 +109,7 @@ class SamplerCard(Card):
         variants: Option sets that the proofs run beside the defaults.
         grid: The grid to use where the user names none.
         order_options: Options that the order proof sets (no lower-order ending).
+        smooth_steps: The order holds only where neighbouring steps have nearly the same length.
     """
 
     order: int | Callable[[dict[str, Any]], int | None] | None = None
@@ -104,6 +117,16 @@ class SamplerCard(Card):
     variants: tuple[dict[str, Any], ...] = ()
     grid: str | None = None
     order_options: dict[str, Any] = field(default_factory=dict)
+    smooth_steps: bool = False
+
+    def validate(self) -> None:
+        """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""
+        super().validate()
+        if not (self.order is None or callable(self.order) or isinstance(self.order, int)):
+            raise TypeError(f"order must be an int, a function of the options, or None; got {self.order!r}")
+        taken = sorted(RESERVED & set(self.options))
+        if taken:
+            raise TypeError(f"{taken[0]!r} is an argument of sk.sample and cannot be an option; rename it")
 
     def order_of(self, options: Mapping[str, Any]) -> int | None:
         """The declared order at these options."""
@@ -157,6 +180,7 @@ def build_registry(modules: Mapping[str, Any]) -> Registry:
     for name, module in modules.items():
         manager.register(module, name=name)
     cards: dict[str, dict[str, Card]] = {kind: {} for kind in KINDS}
+    failed: list[tuple[str, str]] = []
     for kind in KINDS:
         card_type, skip = CARDS[kind]
         for implementation in reversed(getattr(manager.hook, f"register_{kind}").get_hookimpls()):
@@ -173,12 +197,24 @@ def build_registry(modules: Mapping[str, Any]) -> Registry:
                         f"Restrict what is loaded with {ENVIRONMENT}=name,name."
                     )
                 try:
-                    cards[_kind][name] = _type(name=name, fn=fn, plugin=_plugin, skip=_skip, **fields)
+                    card = _type(name=name, fn=fn, plugin=_plugin, skip=_skip, **fields)
+                    card.validate()
                 except TypeError as error:
                     raise PluginError(f"plugin {_plugin} registers {_kind[:-1]} {name!r} wrongly: {error}") from None
+                cards[_kind][name] = card
 
-            implementation.function(register)
-    return Registry(cards, tuple((n, getattr(m, "__name__", repr(m))) for n, m in modules.items()), ())
+            try:
+                implementation.function(register)
+            except SolverKitError:
+                raise
+            except Exception as error:  # a stranger's hook may fail in any way; the rest must work
+                failed.append((plugin, f"{type(error).__name__}: {error}"))
+                warnings.warn(
+                    f"the plugin {plugin!r} failed in register_{kind} and is left out: {failed[-1][1]}",
+                    PluginWarning,
+                    stacklevel=3,
+                )
+    return Registry(cards, tuple((n, getattr(m, "__name__", repr(m))) for n, m in modules.items()), tuple(failed))
 
 
 def load_registry(restrict: str | None = None) -> Registry:
@@ -206,7 +242,7 @@ def load_registry(restrict: str | None = None) -> Registry:
                 stacklevel=2,
             )
     registry = build_registry(modules)
-    return Registry(registry.cards, registry.plugins, tuple(failed))
+    return Registry(registry.cards, registry.plugins, (*failed, *registry.failed))
 
 
 @functools.lru_cache(maxsize=4)
@@ -238,11 +274,11 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, h) for h in typing.get_args(hint))
     if origin is typing.Literal:
-        return value in typing.get_args(hint)
+        return isinstance(value, (str, int)) and value in typing.get_args(hint)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is type(None):
         return value is None
     return isinstance(value, hint) if hint in (bool, str) else True

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .counting import record
 from .errors import ProblemError
 from .gaussian_mixture import GaussianMixture
 from .level import Level
@@ -49,6 +50,7 @@ class ExactDenoiser:
         Raises:
             ProblemError: x has the wrong shape or dtype, or the level lies outside the frame.
         """
+        record(len(x))
         return self.target.denoised(x, *self._alpha_s(level))
 
     def score(self, x: Tensor, level: Level | float) -> Tensor:

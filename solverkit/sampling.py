@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
 
 import torch
 
 from .counting import counting, record
 from .denoiser import DenoiserLike, require_finite
-from .errors import BudgetError, GridError, OptionError
+from .errors import BudgetError, DenoiserError, GridError, NonFiniteError, OptionError, TraceError
 from .grid import Grid
 from .level import FLOW_FRAME, Level
 from .noise import PRIOR, Noise, SampleNoise, sample_seeds
 from .plan import advance, begin, trace
 from .plugins import SamplerCard, registry, resolve
-
-if TYPE_CHECKING:
-    from .schedule import Schedule
+from .schedule import Schedule
 
 CONSTRAINT_DRAWS = 2**61  # ordinals of a constraint's own draws, apart from the sampler's
 
@@ -54,6 +53,10 @@ class Result(NamedTuple):
     seconds_model: float
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
 def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
     """A registered grid of n steps.
 
@@ -62,8 +65,8 @@ def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
         GridError: n < 1, or levels that cannot be run.
     """
     card = registry().get("grids", name)
-    if n < 1:
-        raise GridError(f"a grid needs at least one step, got {n}.")
+    if not _is_count(n):
+        raise GridError(f"a grid needs a whole number of steps, at least one, got {n!r}.")
     return Grid.from_ratios(schedule, card.fn(schedule, n, **card.check(options)))
 
 
@@ -86,10 +89,11 @@ def fit_grid(card: SamplerCard, name: str, schedule: Schedule, nfe: int, options
         raise BudgetError(f"{card.name!r} needs at least {least} network evaluations, got nfe={nfe}.")
     while low < high:  # NFE grows with the number of steps: bisect
         middle = (low + high + 1) // 2
-        if trace(card, make_grid(name, schedule, middle), **options).nfe <= nfe:
-            low = middle
-        else:
-            high = middle - 1
+        try:
+            fits = trace(card, make_grid(name, schedule, middle), **options).nfe <= nfe
+        except GridError:  # the grid has fewer trained levels than that
+            fits = False
+        low, high = (middle, high) if fits else (low, middle - 1)
     return make_grid(name, schedule, low)
 
 
@@ -110,18 +114,25 @@ def choose_grid(
     if isinstance(grid, Grid):
         if nfe is not None or steps is not None:
             raise GridError("a Grid object already has its steps; leave out nfe= and steps=.")
+        if grid.schedule != schedule:
+            raise GridError(
+                f"the grid was made for {grid.schedule}, the denoiser has {schedule}: the network would be told wrong "
+                "times. Make it with sk.make_grid(name, denoiser.schedule, n)."
+            )
         return grid
+    if grid is not None and not isinstance(grid, str):
+        raise GridError(f"grid must be a name or a Grid, got {type(grid).__name__}; explicit levels go to levels=.")
     if (nfe is None) == (steps is None):
         raise BudgetError("say how long to run: exactly one of nfe=, steps=, levels= or a Grid object.")
     for label, count in (("nfe", nfe), ("steps", steps)):
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and not _is_count(count):
             raise BudgetError(f"{label} must be a positive integer, got {count!r}.")
     name = default_grid(card, schedule) if grid is None else grid
     if nfe is None:
         return make_grid(name, schedule, int(steps or 0))
     if not card.traceable:
         raise BudgetError(f"{card.name!r} decides itself how often to ask the network; give steps=1 and its tolerances.")
-    return fit_grid(card, name, schedule, nfe, options)
+    return fit_grid(card, name, schedule, int(nfe), options)
 
 
 def explicit_grid(schedule: Schedule, levels: Sequence[float]) -> Grid:
@@ -131,10 +142,14 @@ def explicit_grid(schedule: Schedule, levels: Sequence[float]) -> Grid:
         GridError: levels that are no numbers, negative, above 1 in the flow frame, or rising.
     """
     most = 1.0 if schedule.frame == FLOW_FRAME else math.inf
-    for s in levels:
-        if not 0 <= float(s) <= most:  # false for NaN too
-            raise GridError(f"noise levels of this model must be numbers >= 0 and <= {most}, got {float(s)!r}.")
-    return Grid(tuple(schedule.at(float(s)) for s in levels), schedule)
+    try:
+        values = [float(s) for s in levels]
+    except (TypeError, ValueError):
+        raise GridError(f"levels must be a sequence of numbers, got {levels!r}.") from None
+    for s in values:
+        if not 0 <= s <= most:  # false for NaN too
+            raise GridError(f"noise levels of this model must be numbers >= 0 and <= {most}, got {s!r}.")
+    return Grid(tuple(schedule.at(s) for s in values), schedule)
 
 
 def _start(
@@ -143,20 +158,27 @@ def _start(
 ) -> tuple[torch.Tensor, SampleNoise]:  # fmt: skip
     if sum(v is not None for v in (num_samples, shape, x)) != 1:
         raise OptionError("give exactly one of num_samples=, shape= (batch first) and x=.")
-    if device is None:
-        device = x.device if x is not None else getattr(denoiser, "device", "cpu")
+    if x is not None and not (isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim and len(x)):
+        raise OptionError("x must be a floating-point tensor of shape (B, ...) with at least one sample.")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise OptionError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}.")
+    try:
+        device = torch.device(device or (x.device if x is not None else getattr(denoiser, "device", "cpu")))
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"device={device!r}: {error}") from None
     if dtype is None:
         dtype = x.dtype if x is not None and x.dtype == torch.float64 else torch.float32
     if x is not None:
         noise = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], dtype, device)
         return x.detach().to(device=device, dtype=dtype, copy=True), noise
     if num_samples is not None:
-        if not isinstance(num_samples, int) or num_samples < 1:
+        if not _is_count(num_samples):
             raise OptionError(f"num_samples must be a positive integer, got {num_samples!r}.")
         if getattr(denoiser, "shape", None) is None:
             raise OptionError("this denoiser does not know the shape of a sample; give shape=(batch, ...) or x=.")
-        shape = (num_samples, *denoiser.shape)
-    assert shape is not None
+        shape = (int(num_samples), *denoiser.shape)
+    if not (isinstance(shape, (tuple, list)) and shape and all(_is_count(n) for n in shape)):
+        raise OptionError(f"shape must be the batch's, a tuple of positive integers (B, ...), got {shape!r}.")
     noise = SampleNoise(sample_seeds(seed, shape[0]), shape[1:], dtype, device)
     return noise(PRIOR) * denoiser.schedule.prior_std(first), noise
 
@@ -167,6 +189,7 @@ class _Run:
     def __init__(self, denoiser: DenoiserLike, grid: Grid, report: Callable[[Evaluation], None] | None) -> None:
         self.denoiser, self.grid, self.report = denoiser, grid, report
         self.levels: list[Level] = []
+        self.rows = 0
         self.seconds = 0.0
 
     def __call__(self, x: torch.Tensor, s: float) -> torch.Tensor:
@@ -174,9 +197,13 @@ class _Run:
         start = time.perf_counter()
         with counting() as count:
             denoised = self.denoiser(x, level)
+        self.seconds += time.perf_counter() - start
         if count.rows == 0:  # a denoiser that is no network of ours: one pass
             record(len(x))
-        self.seconds += time.perf_counter() - start
+        self.rows += count.rows or len(x)
+        if not isinstance(denoised, torch.Tensor) or denoised.shape != x.shape:
+            got = tuple(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
+            raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
         require_finite(denoised, len(self.levels), level)
         self.levels.append(level)
         if self.report is not None:
@@ -230,6 +257,11 @@ def sample(
     """
     card = resolve(sampler)
     options = card.check(options)
+    if not isinstance(getattr(denoiser, "schedule", None), Schedule) or not callable(denoiser):
+        raise OptionError(f"denoiser must come from sk.load or sk.wrap, got {type(denoiser).__name__}: {denoiser!r:.60}.")
+    for label, hook in (("callback", callback), ("constrain", constrain)):
+        if hook is not None and not callable(hook):
+            raise OptionError(f"{label} must be a function, got {type(hook).__name__}.")
     if constrain is not None and not card.traceable:
         raise OptionError(f"constrain= drives a plan, and {card.name!r} has none (pull-only); choose another sampler.")
     run_grid = choose_grid(card, denoiser.schedule, nfe, steps, grid, levels, options)
@@ -242,7 +274,7 @@ def sample(
 
         def report(evaluation: Evaluation) -> None:
             if return_trajectory:
-                states.append(evaluation.x)
+                states.append(evaluation.x if callback is None else evaluation.x.clone())
             if tick is not None:
                 tick()
             if callback is not None:
@@ -250,17 +282,22 @@ def sample(
 
         watched = return_trajectory or progress or callback is not None
         model = _Run(denoiser, run_grid, report if watched else None)
-        count = stack.enter_context(counting())
         start = time.perf_counter()
         state = state / first.scale
         if constrain is None:
             state = card.fn(model, state, run_grid, Noise(draw), **options)
         else:
             state = _push(card, model, state, run_grid, draw, constrain, options)
+        if not isinstance(state, torch.Tensor):
+            raise OptionError(f"{card.name!r} returned {type(state).__name__}, expected the final state.")
         out = state * last.scale
         seconds = time.perf_counter() - start
+    if not bool(torch.isfinite(out).all()):
+        raise NonFiniteError(f"{card.name!r} made NaN or inf out of finite predictions; fewer or other levels may help.")
+    if return_trajectory and any(s.shape != out.shape for s in states):
+        raise OptionError(f"{card.name!r} steps through its samples one by one; return_trajectory needs a single sample.")
     trajectory = torch.stack([*states, out]) if return_trajectory else None
-    return Result(out, count.rows / len(out), tuple(model.levels), trajectory, seconds, model.seconds)
+    return Result(out, model.rows / len(out), tuple(model.levels), trajectory, seconds, model.seconds)
 
 
 def _push(
@@ -272,7 +309,10 @@ def _push(
     x, state = begin(plan, x, draw)
     for level, boundary in zip(plan.levels, plan.boundary):
         if boundary:
-            x = constrain(x, level, edits)
+            edited = constrain(x, level, edits)
+            if not isinstance(edited, torch.Tensor) or edited.shape != x.shape:
+                raise OptionError(f"constrain must return the edited state of shape {tuple(x.shape)}.")
+            x = edited.to(x.dtype)
         x, state = advance(plan, state, x, model(x, level), draw)
     return x
 
@@ -280,7 +320,10 @@ def _push(
 def _progress(stack: ExitStack, card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Callable[[], None]:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    total = trace(card, grid, **options).nfe if card.traceable else None
+    total = None  # unknown for a solver that decides itself
+    if card.traceable:
+        with suppress(TraceError):
+            total = trace(card, grid, **options).nfe
     bar = stack.enter_context(
         Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn())
     )

@@ -51,18 +51,22 @@ def _schedules() -> list[Schedule]:
     return [EDM(), VP(continuous=True), Flow()]
 
 
-def order_grid(schedule: Schedule, order: int, n: int, high: float = 5.0, low: float = 0.2) -> tuple[Grid, float]:
-    """n steps between two ratios, and the length h of a regular one: uniform in log-SNR after a ramp of small ones.
+def order_grid(
+    schedule: Schedule, order: int, n: int, high: float = 5.0, low: float = 0.2, jagged: bool = True
+) -> tuple[Grid, float]:
+    """n steps between two ratios, and the length h of a regular one, in log-SNR, after a ramp of small ones.
 
     The ramp begins with steps of relative length h^(order - 1) and doubles them until they are regular. It gives a
     multistep method starting values of its own accuracy (without it the first-order first step hides the order), and it
-    doubles because a polynomial through nearly equal nodes would amplify their errors. The grid ends well above 0, where
-    the jump to 0 would hide the order again.
+    doubles because a polynomial through nearly equal nodes would amplify their errors. Regular steps alternate between
+    1.3 h and 0.7 h (jagged), so that a method which forgets the ratio of its steps is found out. The grid ends well above
+    0, where the jump to 0 would hide the order again.
     """
     ramp: list[float] = []
     if order > 2:
         ramp = [2.0**k * n ** (2.0 - order) for k in range(math.ceil((order - 2) * math.log2(n)))]
-    lengths = np.array(ramp + [1.0] * (n - len(ramp)))
+    swing = 0.3 if jagged else 0.0
+    lengths = np.array(ramp + [1.0 + swing * (-1.0) ** i for i in range(n - len(ramp) - 1, -1, -1)])
     u = np.concatenate([[0.0], np.cumsum(lengths)]) / lengths.sum()
     ratios = np.exp(math.log(high) + u * math.log(low / high))
     return Grid.from_ratios(schedule, [float(v) for v in ratios]), float(math.log(high / low) / lengths.sum())
@@ -106,7 +110,7 @@ def measured_order(
     target = gaussian(dim=6, condition=100.0, schedule=schedule)
     errors, lengths = [], []
     for n in ORDER_STEPS:
-        grid, h = order_grid(schedule, order, n)
+        grid, h = order_grid(schedule, order, n, jagged=not card.smooth_steps)
         x = grid[0] * torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         exact = target.transport(x, grid[0], grid[-1])
         errors.append(float((_run(card, target, x, grid, options) - exact).square().mean().sqrt()))
@@ -180,18 +184,27 @@ def alternatives(card: SamplerCard, name: str) -> list[Any]:
         return [v for v in (default - 1, default + 1, default + 2, 1) if v >= 1 and v != default]
     if isinstance(default, float):
         return [0.5, 2.0] if not math.isfinite(default) else [0.7 * default, 1.1 * default, default + 0.2, default + 1.0]
-    return []
+    return [variant[name] for variant in card.variants if variant.get(name, default) != default]
 
 
 def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
     """Every declared option really changes what the sampler does, alone or together with one of its variants."""
     for name in card.defaults:
         values = alternatives(card, name)
-        assert not values or any(
-            _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
-            for context in ({}, options, *card.variants)
+        assert values, (
+            f"{card.name}: the option {name!r} has no other value to try; annotate it, or name one in `variants`"
+        )
+        acts = {
+            repr(value): any(
+                _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
+                for context in ({}, options, *card.variants)
+            )
             for value in values
-        ), f"{card.name}: no value of the option {name!r} changes anything (tried {values})"
+        }
+        literal = typing.get_origin(card.hints.get(name)) is Literal
+        assert all(acts.values()) if literal else any(acts.values()), (
+            f"{card.name}: the option {name!r} does not act (which values change anything: {acts})"
+        )
 
 
 def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
@@ -208,29 +221,41 @@ def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
 
 
 def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
-    """An edit of the state at the start of a step acts as if the run had been started there with the edited state.
+    """An edit of the state at the start of any step acts as if the run had been started there with the edited state.
 
-    On a Gaussian everything is linear, so the effect of an edit is the difference of two runs. History that was evaluated
-    before the edit may change it by O(h): 10 % on a grid of 60 steps.
+    On a Gaussian everything is linear, so the effect of an edit is the difference of two runs. History from before the
+    edit may change it by O(h): 2 % and a term that halves with h.
     """
     if not card.traceable:
         return
     for schedule in (EDM(), Flow()):
         target = gaussian(dim=4, condition=10.0, schedule=schedule)
-        grid, _ = order_grid(schedule, 1, 60, high=8.0, low=0.3)
-        plan = trace(card, grid, **options)
-        x = _start(grid, 2, 4)
-        at = next(j for j in range(plan.nfe // 2, plan.nfe) if plan.boundary[j])
-        node = next((i for i, level in enumerate(grid) if math.isclose(level, plan.levels[at], rel_tol=1e-9)), None)
-        if node is None:  # a churned level: the step starts between the nodes
-            continue
-        delta = 0.1 * torch.ones_like(x)
-        plain = _drive(plan, target, x)
-        edited = _drive(plan, target, x, edit=lambda j, y, at=at, d=delta: y + d if j == at else y)  # type: ignore[misc]
-        tail = trace(card, grid.tail(node), **options)
-        expected = _drive(tail, target, x + delta) - _drive(tail, target, x)
-        error = float((edited - plain - expected).norm() / expected.norm())
-        assert error <= 0.1, f"an edit before evaluation {at} is off by {error:.0%} of its effect"
+        errors = []
+        for n in (40, 80):
+            grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.3, jagged=False)
+            plan = trace(card, grid, **options)
+            x = _start(grid, 2, 4)
+            delta, plain, worst = 0.1 * torch.ones_like(x), _drive(plan, target, x), 0.0
+            nodes = {float(s) for s in grid}  # a churned level lies between them: its step cannot be restarted
+            starts = [j for j in range(plan.nfe) if plan.boundary[j] and float(plan.levels[j]) in nodes]
+            for at in starts[n // 8 : -2 : n // 8 + 1]:
+                edited = _drive(plan, target, x, edit=lambda j, y, at=at, d=delta: y + d if j == at else y)  # type: ignore[misc]
+                expected = _effect(target, grid, plan.levels[at], delta, card, options)
+                worst = max(worst, float((edited - plain - expected).norm() / expected.norm()))
+            errors.append(worst)
+        assert errors[0] <= 0.25 and errors[1] <= max(0.02, 0.75 * errors[0]), (
+            f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) of its effect"
+        )
+
+
+def _effect(
+    target: Any, grid: Grid, level: Level, delta: torch.Tensor, card: SamplerCard, options: Mapping[str, Any]
+) -> torch.Tensor:
+    """What an edit at `level` does to the end of the run: the sampler itself, restarted there."""
+    rest = [level, *(s for s in grid if s < level)]
+    tail = trace(card, Grid(tuple(rest), grid.schedule), **options)
+    zero = torch.zeros_like(delta)
+    return _drive(tail, target, delta) - _drive(tail, target, zero)
 
 
 def check_independence(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -255,18 +280,76 @@ def check_finite(card: SamplerCard, options: Mapping[str, Any]) -> None:
 
 
 def check_input_untouched(card: SamplerCard, options: Mapping[str, Any]) -> None:
-    """The caller's tensor is left as it was, and so is what the network is given."""
+    """The caller's tensor, the states that the network saw and its answers are left as they were; so is global randomness."""
+    for target, grid in _short_grids():
+        x = _start(grid, 2, 4)
+        before = x.clone()
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def model(y: torch.Tensor, s: float, target: Any = target, grid: Grid = grid, seen: list[Any] = seen) -> torch.Tensor:
+            denoised = target(y, s if isinstance(s, Level) else grid.at(s))
+            seen.extend([(y, y.clone()), (denoised, denoised.clone())])
+            return denoised
+
+        torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+        _run(card, model, x, grid, options)
+        assert torch.equal(x, before), "the sampler changed x in place"
+        assert all(torch.equal(a, b) for a, b in seen), "the sampler changed an evaluated state or an answer in place"
+        assert torch.equal(torch.get_rng_state(), torch_state), "the sampler used or set torch's global generator"
+        assert (np.random.get_state()[1] == numpy_state).all(), "the sampler used numpy's global generator"  # type: ignore[index]
+
+
+def check_ends(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """A denoiser that always answers mu ends exactly at mu: at s = 0, from alpha = 0 and from sigma_max, in a few steps."""
+    for target, _ in _short_grids():
+        mu = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=torch.float64)
+        for n in (1, 2, 5, 16):
+            grid = make_grid("flow" if target.schedule.frame else "karras", target.schedule, n)
+            out = _run(card, lambda y, s, mu=mu: mu.expand_as(y).clone(), _start(grid, 2, 4), grid, options)  # type: ignore[misc]
+            error = float((out - mu).abs().max())
+            assert error <= 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0"
+
+
+def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """A stochastic sampler keeps the law: on a Gaussian its exact mean and variance converge to the marginal's.
+
+    The run is linear in its start and its draws, so one run a draw with that draw alone set to 1 gives the variance without
+    Monte Carlo. Two draws and two seeds must differ.
+    """
+    if not card.traceable:
+        return
+    for schedule in (EDM(), Flow()):
+        target = gaussian(dim=1, schedule=schedule)
+        variance, mean = float(target.target.eigenvalues), float(target.target.means)
+        errors = []
+        for n in (30, 120):
+            grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.2, jagged=False)
+            plan = trace(card, grid, **options)
+            if plan.draws == 0:
+                return
+            ordinals = [i.payload[0] for segment in plan.segments for i in segment.instructions if i.kind == "draw"]
+            s, t = grid[0], grid[-1]
+            rows = len(ordinals) + 2
+            x = torch.full((rows, 1), s.alpha * mean, dtype=torch.float64)
+            x[1] += math.sqrt(s.alpha**2 * variance + s**2)
+
+            def draw(ordinal: int, s: float, t: float, ordinals: list[int] = ordinals, rows: int = rows) -> torch.Tensor:
+                z = torch.zeros(rows, 1, dtype=torch.float64)
+                z[2 + ordinals.index(ordinal)] = 1.0
+                return z
+
+            x, state = begin(plan, x, draw)
+            for level in plan.levels:
+                x, state = advance(plan, state, x, target(x, level), draw)
+            got = float((x[1:] - x[0]).square().sum())
+            wanted = t.alpha**2 * variance + t**2
+            errors.append(max(abs(got / wanted - 1), abs(float(x[0]) - t.alpha * mean)))
+        assert errors[1] <= max(0.02, 0.6 * errors[0]) and errors[1] <= 0.1, (
+            f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps): wrong noise or wrong mean"
+        )
     target, grid = _short_grids()[0]
     x = _start(grid, 2, 4)
-    before, seen = x.clone(), []
-
-    def model(y: torch.Tensor, s: float) -> torch.Tensor:
-        seen.append((y, y.clone()))
-        return target(y, s if isinstance(s, Level) else grid.at(s))
-
-    _run(card, model, x, grid, options)
-    assert torch.equal(x, before), "the sampler changed x in place"
-    assert all(torch.equal(a, b) for a, b in seen), "the sampler changed an evaluated state in place"
+    assert not torch.equal(_run(card, target, x, grid, options, 0), _run(card, target, x, grid, options, 1)), "seeds do not act"
 
 
 CHECKS: tuple[Check, ...] = (
@@ -277,6 +360,8 @@ CHECKS: tuple[Check, ...] = (
     check_edits,
     check_independence,
     check_finite,
+    check_ends,
+    check_law,
     check_input_untouched,
 )
 
@@ -303,7 +388,7 @@ def check_sampler(sampler: str | SamplerCard | Callable[..., Any]) -> list[Check
             try:
                 check(card, options)
                 results.append(CheckResult(name, True, ""))
-            except (AssertionError, SolverKitError) as error:
+            except Exception as error:  # whatever a stranger's sampler raises is a failed check
                 results.append(CheckResult(name, False, f"{type(error).__name__}: {error}"))
     return results
 

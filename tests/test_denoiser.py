@@ -233,7 +233,7 @@ def test_other_inputs_pass_through_and_can_be_replaced():
 def test_wrapping_puts_a_network_to_sleep():
     net = torch.nn.Module.train(Gain())
     sk.wrap(net, "epsilon", sk.VP())
-    assert not net.training and not net.gain.requires_grad
+    assert not net.training and net.gain.requires_grad  # frozen by torch.no_grad while sampling, not for good
 
 
 # ---------------------------------------------------------------------------------------------------------- errors

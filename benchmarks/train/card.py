@@ -2,8 +2,8 @@
 
     python benchmarks/train/card.py --network solverkit/networks/mnist --data mnist.npz
 
-Draws class-conditional samples (labels 0, 1, ..., 9, 0, 1, ...) with `--nfe` evaluations of dpmpp-2m, checks how far that is from
-the converged solution of the ODE on 64 of them, and states the Fréchet distance of 5000 samples to the test set in the features
+Draws class-conditional samples (labels 0, 1, ..., 9, 0, 1, ...) with `--nfe` evaluations of dpmpp-2m, checks how far they are
+from the converged solution of the ODE on 64 of them, and states the Fréchet distance of 5000 samples to the test set in the features
 of the bundled classifier, beside the distance of 5000 training images.
 """
 

@@ -48,6 +48,7 @@ def register_samplers(register: Callable[..., None]) -> None:
         "ipndm",
         ipndm,
         order=lambda options: min(int(options["order"]), 2),
+        smooth_steps=True,
         reference="Zhang and Chen 2023, eq. 40-42",
         variants=({"order": 1}, {"order": 2}, {"order": 3}),
     )

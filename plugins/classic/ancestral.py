@@ -11,11 +11,18 @@ import math
 from typing import Any
 
 from solverkit import Grid
+from solverkit.errors import OptionError
 
 
 def _contraction(s: Any, t: Any) -> float:
     """r = e^{-h}, written so that neither alpha_s = 0 nor t = 0 divides by zero."""
     return t * s.alpha / (t.alpha * s)
+
+
+def check_eta(eta: float) -> None:
+    """Raises OptionError for a negative eta."""
+    if eta < 0:
+        raise OptionError(f"eta must be at least 0, got {eta}.")
 
 
 def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
@@ -27,6 +34,7 @@ def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
     Args:
         eta: 0 is deterministic.
     """
+    check_eta(eta)
     for s, t in grid.steps():
         denoised = model(x, s)
         u = min(t, eta * t * math.sqrt(1 - _contraction(s, t) ** 2))
@@ -46,6 +54,7 @@ def euler_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0
         eta: Share of the posterior noise; 0 is Euler.
         s_noise: Standard deviation of the noise.
     """
+    check_eta(eta)
     for s, t in grid.steps():
         denoised = model(x, s)
         u = min(t, eta * t * math.sqrt(1 - _contraction(s, t) ** 2))

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from solverkit import Grid
+from solverkit.errors import OptionError
 
 
 def euler(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
@@ -41,6 +42,8 @@ def heun(
         s_tmin, s_tmax: The sigma / alpha between which churn acts.
         s_noise: Standard deviation of the injected noise.
     """
+    if s_churn < 0:
+        raise OptionError(f"s_churn must be at least 0, got {s_churn}.")
     gamma = min(s_churn / (len(grid) - 1), math.sqrt(2.0) - 1)
     for s, t in grid.steps():
         if gamma > 0 and s.alpha > 0 and s_tmin <= s.ratio <= s_tmax:

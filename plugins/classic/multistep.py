@@ -48,8 +48,9 @@ def adams_bashforth(model: Any, x: Any, grid: Grid, noise: Any, order: int = 3) 
 def ipndm(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
     """iPNDM: Adams-Bashforth with the constant weights of equal steps, whatever the steps are.
 
-    x+ = x + (t - s) (55 d_0 - 59 d_1 + 37 d_2 - 9 d_3) / 24 at order 4. Full order only where steps are equal in s; on
-    other smooth grids the order is 2 for every length above 1, and yet the error at few steps is often the smallest.
+    x+ = x + (t - s) (55 d_0 - 59 d_1 + 37 d_2 - 9 d_3) / 24 at order 4. Full order only where steps are equal in s; where
+    their lengths change smoothly the order is 2 for every length above 1, on jagged grids it is 1, and yet the error at
+    few steps is often the smallest.
     One evaluation a step. Source: Zhang and Chen 2023 (DEIS), eq. 40-42; Liu et al. 2022 (PNDM).
 
     Args:
@@ -92,14 +93,15 @@ def deis(
         "log-rho": lambda u: math.log(_ratio(u, frame)) if 0 < _ratio(u, frame) < math.inf else math.nan,
     }
     to_variable = maps[variable]
+    logarithmic = getattr(schedule, "told", "sigma") != "sigma"
     history: list[Any] = []
     nodes: list[float] = []
     for i, (s, t) in enumerate(grid.steps()):
         d = sk.keep((x - model(x, s)) / s)
         history, nodes = [d, *history[: order - 1]], [to_variable(float(s)), *nodes[: order - 1]]
         k = min(len(history), steps - i) if lower_order_final and steps < 15 else len(history)
-        if variable == "log-rho" and t == 0:
-            k = 1
+        if t == 0 and (variable == "log-rho" or (variable == "time" and logarithmic)):
+            k = 1  # the polynomial has no value at the end
         usable = [j for j in range(k) if math.isfinite(nodes[j]) and nodes[j] not in nodes[:j]]
         if len(usable) < 2:
             x = x + (t - s) * d

@@ -18,6 +18,9 @@ from solverkit.level import from_log_snr
 from .exponential import exact_step, phi, step_length
 
 
+FINITE_START = 80.0  # sigma / alpha at which adaptive steps begin after the exact step from alpha = 0
+
+
 def _between(grid: Grid, lam: float) -> Level:
     """A level at lam; only the told time is rounded for a network that knows only integers, never lam itself."""
     return grid.schedule.at(from_log_snr(lam, grid.frame), snap=False)
@@ -46,12 +49,11 @@ def _integrate(
     model: Any, x: torch.Tensor, grid: Grid, order: int, atol: float, rtol: float, h_init: float, safety: float,
     max_nfe: int,
 ) -> torch.Tensor:  # fmt: skip
-    levels = list(grid)
-    s, spent = levels[0], 0
+    s, end, spent = grid[0], grid[-1], 0
     if not math.isfinite(s.lam):
-        t = grid.schedule.level(min(80.0, 1e3 * levels[1].ratio or 80.0), grid.frame)
+        t = end if end.ratio >= FINITE_START else grid.schedule.level(FINITE_START, grid.frame)
         x, s, spent = exact_step(x, model(x, s), s, t), t, 1
-    last = levels[-1] if levels[-1] > 0 else grid.schedule.level(min(grid.schedule.ratio_min, s.ratio), grid.frame)
+    last = end if end > 0 else grid.schedule.level(min(grid.schedule.ratio_min, s.ratio), grid.frame)
     h, previous, e0 = h_init, x * s.scale, None
     while last.lam - s.lam > 1e-5:
         t = last if h >= last.lam - s.lam else _between(grid, s.lam + h)
@@ -61,18 +63,21 @@ def _integrate(
         spent += order - 1
         own_low, own_high = low * t.scale, high * t.scale
         delta = torch.clamp(rtol * torch.maximum(own_low.abs(), previous.abs()), min=atol)
-        error = float(((own_high - own_low) / delta).flatten(1).square().mean(1).sqrt().max())
+        error = float(((own_high - own_low) / delta).reshape(len(x), -1).square().mean(1).sqrt().max())
+        h = step_length(s, t)
         if not math.isfinite(error):
-            h = step_length(s, t) / 4
+            h /= 4
         else:
             if error <= 1:
                 x, s, previous, e0 = high, t, own_low, None
-            growth = safety * error ** (-1 / order) if error > 0 else 10.0
-            h = step_length(s, t) * growth if e0 is not None else h * min(growth, 10.0)
+            growth = safety * error ** (-1 / order) if error > 0 else math.inf
+            h = min(h * growth, last.lam - s.lam)
         if spent > max_nfe:
-            raise BudgetError(f"more than max_nfe={max_nfe} evaluations at s = {float(s):.4g}; raise atol and rtol, or max_nfe.")
-    if levels[-1] == 0:
-        x = exact_step(x, model(x, s), s, levels[-1])
+            raise BudgetError(
+                f"more than max_nfe={max_nfe} evaluations at s = {float(s):.4g}; raise atol and rtol, or max_nfe."
+            )
+    if end == 0:
+        x = exact_step(x, model(x, s), s, end)
     return x
 
 

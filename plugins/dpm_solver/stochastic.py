@@ -6,6 +6,7 @@ import math
 from typing import Any, Literal
 
 from solverkit import Grid, Level
+from solverkit.errors import OptionError
 
 from .exponential import contraction, phi, step_length
 from .multistep import History, third_differences, usable_order
@@ -45,6 +46,8 @@ def dpmpp_2m_sde(
         solver_type: Weight of the difference: (1 - r^(1+eta)) / 2, or (1 + eta) h phi_2(-(1 + eta) h).
         lower_order_final: In a run of fewer than 15 steps the last step is of first order.
     """
+    if eta < 0:
+        raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
     steps = len(grid) - 1
     for i, (s, t) in enumerate(grid.steps()):
@@ -81,6 +84,8 @@ def dpmpp_3m_sde(
         eta, s_noise, lower_order_final: As in `dpmpp-2m-sde`.
         released: Use the published second difference.
     """
+    if eta < 0:
+        raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
     steps = len(grid) - 1
     for i, (s, t) in enumerate(grid.steps()):
