@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from solverkit.bench.reference import SHIPPED, compute_reference, find_reference, fingerprint, reference_key
-from solverkit.bench.suite import load_suite
+from solverkit.bench.suite_file import load_suite
 from solverkit.hub import load
 
 

@@ -14,7 +14,8 @@ from solverkit.bench.peers import build_peer, peer_levels, run_peer, set_budget
 from solverkit.bench.report import best_grids, make_panels, make_table, metric_names, write_figure
 from solverkit.bench.runner import run_suite
 from solverkit.bench.store import append, latest, read
-from solverkit.bench.suite import ModelEntry, Suite, load_suite, parse_suite
+from solverkit.bench.suite import ModelEntry, Suite
+from solverkit.bench.suite_file import load_suite, parse_suite
 from solverkit.errors import BenchError, OptionError, UnknownNameError
 from solverkit.noise import PRIOR, SampleNoise, sample_seeds
 

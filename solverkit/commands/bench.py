@@ -51,7 +51,7 @@ def bench(
         # the bar appears before torch is imported: nobody should wonder whether anything happens
         watch = None if settings.quiet or as_json else _progress_bar(stack)
         from ..bench.runner import run_suite
-        from ..bench.suite import load_suite
+        from ..bench.suite_file import load_suite
 
         plan = load_suite(suite).override(
             _split(models), _split(samplers), _split(grids), _budgets(budgets), num_samples, seed
