@@ -31,7 +31,9 @@ SHAPES = {"small": (1, 4, 64, 64), "large": (4, 4, 128, 128)}
 
 
 def our_run(name: str, options: dict, x: torch.Tensor, denoised: torch.Tensor) -> Callable[[], float]:
-    plan = sk.trace(name.removesuffix("-3"), sk.make_grid("trailing", sk.VP("scaled_linear", 0.00085, 0.012), STEPS), **options)
+    plan = sk.trace(
+        name.removesuffix("-3"), sk.make_grid("trailing", sk.VP("scaled_linear", 0.00085, 0.012), STEPS), **options
+    )
 
     def run() -> float:
         y, state = sk.begin(plan, x)
@@ -44,9 +46,7 @@ def our_run(name: str, options: dict, x: torch.Tensor, denoised: torch.Tensor) -
 
 
 def peer_run(cls: type, options: dict, x: torch.Tensor, output: torch.Tensor) -> Callable[[], float]:
-    peer = cls(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing", **options
-    )
+    peer = cls(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing", **options)
 
     def run() -> float:
         peer.set_timesteps(STEPS)

@@ -10,13 +10,49 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "wrap": "denoiser", "Denoiser": "denoiser", "load": "hub", "VP": "variance_preserving", "SubVP": "variance_preserving", "VE": "schedule",
-    "EDM": "schedule", "Flow": "schedule", "Schedule": "schedule", "Level": "level", "Grid": "grid", "sample": "sampling",
-    "make_grid": "sampling", "Result": "sampling", "trace": "plan", "begin": "plan", "advance": "plan", "Plan": "plan",
-    "State": "plan", "op": "symbol", "keep": "symbol", "samplers": "catalogue", "grids": "catalogue",
-    "models": "catalogue", "metrics": "catalogue", "hookimpl": "hookspecs",
-}  # fmt: skip
+_NAMES = {
+    "denoiser": (
+        "wrap",
+        "Denoiser",
+    ),
+    "hub": ("load",),
+    "variance_preserving": (
+        "VP",
+        "SubVP",
+    ),
+    "schedule": (
+        "VE",
+        "EDM",
+        "Flow",
+        "Schedule",
+    ),
+    "level": ("Level",),
+    "grid": ("Grid",),
+    "sampling": (
+        "sample",
+        "make_grid",
+        "Result",
+    ),
+    "plan": (
+        "trace",
+        "begin",
+        "advance",
+        "Plan",
+        "State",
+    ),
+    "symbol": (
+        "op",
+        "keep",
+    ),
+    "catalogue": (
+        "samplers",
+        "grids",
+        "models",
+        "metrics",
+    ),
+    "hookspecs": ("hookimpl",),
+}  # module -> its public names
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = ("errors", "testing", "problems", "guidance", "bench", "hub")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]

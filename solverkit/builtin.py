@@ -59,9 +59,7 @@ def mnist_flow(
     return bundled("mnist-flow", labels, guidance, device, dtype)
 
 
-def gaussian(
-    dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0
-) -> DenoiserLike:
+def gaussian(dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0) -> DenoiserLike:
     """One Gaussian in `dim` dimensions whose probability flow is known exactly; on EDM's schedule by default."""
     from . import problems
 

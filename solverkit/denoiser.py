@@ -79,9 +79,7 @@ class Denoiser:
 
     def with_inputs(self, **inputs: Any) -> Denoiser:
         """The same network with other fixed inputs (they replace those of the same name)."""
-        return Denoiser(
-            self.net, self.prediction, self.schedule, {**self.inputs, **inputs}, self.shape, self.sigma_train
-        )
+        return Denoiser(self.net, self.prediction, self.schedule, {**self.inputs, **inputs}, self.shape, self.sigma_train)
 
     def __call__(self, x: torch.Tensor, level: float) -> torch.Tensor:
         """E[x_0 | x] for x of shape (B, ...) in the frame, at a `Level` (or s as a plain float). Dtype and shape of x.

@@ -172,8 +172,7 @@ class GaussianMixture:
         """x as (B, D), at least float32; refuses what does not fit."""
         if not (s >= 0 and alpha >= 0 and alpha + s > 0 and math.isfinite(s)):
             raise ProblemError(
-                f"no marginal for s = {s:g}, alpha = {alpha:g}: s must be finite, at least 0, at most 1 in "
-                "the flow frame"
+                f"no marginal for s = {s:g}, alpha = {alpha:g}: s must be finite, at least 0, at most 1 in the flow frame"
             )
         if tuple(x.shape[1:]) != self.shape or x.ndim == 0 or not x.is_floating_point():
             raise ProblemError(
@@ -202,9 +201,7 @@ class GaussianMixture:
         if math.prod(self.shape) != D:
             raise ProblemError(f"a shape of {D} elements is needed, as in the means; got {self.shape}")
         if not (bool((w >= 0).all()) and abs(float(w.sum()) - 1) < 1e-6):
-            raise ProblemError(
-                f"weights must be >= 0 and sum to 1, got {w.tolist()}: divide them by their sum"
-            )
+            raise ProblemError(f"weights must be >= 0 and sum to 1, got {w.tolist()}: divide them by their sum")
         finite = bool(e.isfinite().all() and m.isfinite().all()) and math.isfinite(self.floor)
         if not (finite and bool((e >= 0).all()) and self.floor >= 0):
             raise ProblemError(
@@ -213,9 +210,7 @@ class GaussianMixture:
             )
         error = float((U.transpose(1, 2) @ U - torch.eye(r, dtype=torch.float64)).abs().max())
         if not error < 1e-6:
-            raise ProblemError(
-                f"the basis must be orthonormal, U^T U is off by {error:.2g}: use torch.linalg.qr"
-            )
+            raise ProblemError(f"the basis must be orthonormal, U^T U is off by {error:.2g}: use torch.linalg.qr")
 
 
 def _constant(v: Tensor) -> Tensor:

@@ -184,8 +184,8 @@ def _require_time(schedule: Schedule, high: float, low: float) -> None:
     """Grids in the network's own time need one that falls from the start to 0."""
     if not schedule.time(high) > schedule.time(low) >= 0:
         raise GridError(
-            f"the time that this network is told does not fall from {schedule.time(high):.4g} to 0 with the noise; use a grid "
-            "in the noise level, such as karras or log-snr."
+            f"the time that this network is told does not fall from {schedule.time(high):.4g} to 0 with the noise; "
+            "use a grid in the noise level, such as karras or log-snr."
         )
 
 

@@ -49,7 +49,7 @@ class SampleNoise:
     Args:
         seeds: One seed a sample (`sample_seeds`).
         shape: Shape of one sample.
-        dtype, device: Of the result; the draw itself is made in float64 on the host, so every precision sees the same noise.
+        dtype, device: Of the result; the draw is made in float64 on the host, so every precision sees the same noise.
     """
 
     def __init__(

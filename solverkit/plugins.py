@@ -94,7 +94,9 @@ class Card:
                 )
         missing = [n for n, p in self.options.items() if p.default is p.empty and n not in options]
         if missing:
-            raise OptionError(f"{self.name!r} needs the option {missing[0]!r}: {describe(self.hints.get(missing[0], Any))}.")
+            raise OptionError(
+                f"{self.name!r} needs the option {missing[0]!r}: {describe(self.hints.get(missing[0], Any))}."
+            )
         return dict(options)
 
 

@@ -79,9 +79,7 @@ class ExactDenoiser:
         return level.alpha, float(level)
 
 
-def gaussian(
-    dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0
-) -> ExactDenoiser:
+def gaussian(dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0) -> ExactDenoiser:
     """One Gaussian with a random basis: its `transport` is what the order of a solver is measured against.
 
     Args:
@@ -94,9 +92,7 @@ def gaussian(
         ProblemError: dim < 1 or condition < 1.
     """
     if dim < 1 or not condition >= 1:
-        raise ProblemError(
-            f"a Gaussian needs dim >= 1 and condition >= 1, got dim={dim}, condition={condition}"
-        )
+        raise ProblemError(f"a Gaussian needs dim >= 1 and condition >= 1, got dim={dim}, condition={condition}")
     generator = torch.Generator().manual_seed(seed)
     eigenvalues = torch.logspace(0, -math.log10(condition), dim, dtype=torch.float64)
     means = 0.5 * torch.randn(1, dim, dtype=torch.float64, generator=generator)
@@ -126,9 +122,7 @@ def mixture(
     """
     if dim is None:
         if modes != 10:
-            raise ProblemError(
-                f"the bundled mixture has 10 modes, got modes={modes}: give dim for a random one"
-            )
+            raise ProblemError(f"the bundled mixture has 10 modes, got modes={modes}: give dim for a random one")
         file = load_file(MNIST_8X8)
         weights, means, basis, eigenvalues = (
             file["weights"],

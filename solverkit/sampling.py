@@ -325,7 +325,9 @@ def _progress(stack: ExitStack, card: SamplerCard, grid: Grid, options: dict[str
         with suppress(TraceError):
             total = trace(card, grid, **options).nfe
     bar = stack.enter_context(
-        Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn())
+        Progress(
+            *Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn()
+        )
     )
     task = bar.add_task(card.name, total=total)
     return lambda: bar.advance(task)

@@ -166,9 +166,7 @@ class Flow(Schedule):
 
     def __post_init__(self) -> None:
         if not (0 < self.shift < math.inf and 0 < self.time_scale < math.inf and 0 < self.t_min < 1):
-            raise ScheduleError(
-                f"Flow needs shift > 0, time_scale > 0 and 0 < t_min < 1, got {self}."
-            )
+            raise ScheduleError(f"Flow needs shift > 0, time_scale > 0 and 0 < t_min < 1, got {self}.")
 
     @property
     def ratio_max(self) -> float:

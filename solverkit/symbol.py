@@ -135,9 +135,7 @@ class Symbol:
     __iadd__ = __isub__ = __imul__ = __itruediv__ = _in_place
 
     def _branch(self, *others: object) -> NoReturn:
-        _refuse(
-            "branching on the value of a state", "this solver is pull-only; register it with traceable=False."
-        )
+        _refuse("branching on the value of a state", "this solver is pull-only; register it with traceable=False.")
 
     __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = __int__ = __len__ = __iter__ = _branch
     __eq__ = __ne__ = _branch  # type: ignore[assignment]

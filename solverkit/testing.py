@@ -72,7 +72,9 @@ def order_grid(
     return Grid.from_ratios(schedule, [float(v) for v in ratios]), float(math.log(high / low) / lengths.sum())
 
 
-def _run(card: SamplerCard, model: Any, x: torch.Tensor, grid: Grid, options: Mapping[str, Any], seed: int = 0) -> torch.Tensor:
+def _run(
+    card: SamplerCard, model: Any, x: torch.Tensor, grid: Grid, options: Mapping[str, Any], seed: int = 0
+) -> torch.Tensor:
     draw = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], x.dtype)
     return card.fn(model, x, grid, Noise(draw), **options)
 
@@ -191,9 +193,7 @@ def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
     """Every declared option really changes what the sampler does, alone or together with one of its variants."""
     for name in card.defaults:
         values = alternatives(card, name)
-        assert values, (
-            f"{card.name}: the option {name!r} has no other value to try; annotate it, or name one in `variants`"
-        )
+        assert values, f"{card.name}: the option {name!r} has no other value to try; annotate it, or name one in `variants`"
         acts = {
             repr(value): any(
                 _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
@@ -244,7 +244,8 @@ def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
                 worst = max(worst, float((edited - plain - expected).norm() / expected.norm()))
             errors.append(worst)
         assert errors[0] <= 0.25 and errors[1] <= max(0.02, 0.75 * errors[0]), (
-            f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) of its effect"
+            f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) "
+            "of its effect"
         )
 
 
@@ -280,13 +281,15 @@ def check_finite(card: SamplerCard, options: Mapping[str, Any]) -> None:
 
 
 def check_input_untouched(card: SamplerCard, options: Mapping[str, Any]) -> None:
-    """The caller's tensor, the states that the network saw and its answers are left as they were; so is global randomness."""
+    """The caller's tensor, the states that the network saw, its answers and global randomness are left as they were."""
     for target, grid in _short_grids():
         x = _start(grid, 2, 4)
         before = x.clone()
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-        def model(y: torch.Tensor, s: float, target: Any = target, grid: Grid = grid, seen: list[Any] = seen) -> torch.Tensor:
+        def model(
+            y: torch.Tensor, s: float, target: Any = target, grid: Grid = grid, seen: list[Any] = seen
+        ) -> torch.Tensor:
             denoised = target(y, s if isinstance(s, Level) else grid.at(s))
             seen.extend([(y, y.clone()), (denoised, denoised.clone())])
             return denoised
@@ -349,7 +352,9 @@ def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
         )
     target, grid = _short_grids()[0]
     x = _start(grid, 2, 4)
-    assert not torch.equal(_run(card, target, x, grid, options, 0), _run(card, target, x, grid, options, 1)), "seeds do not act"
+    assert not torch.equal(_run(card, target, x, grid, options, 0), _run(card, target, x, grid, options, 1)), (
+        "seeds do not act"
+    )
 
 
 CHECKS: tuple[Check, ...] = (

@@ -23,9 +23,7 @@ def test_diagonal_covariances_have_a_closed_form():
     m1, m2 = torch.tensor([0.0, 1.0, -2.0]), torch.tensor([1.0, 1.0, 0.5])
     sd1, sd2 = torch.tensor([1.0, 2.0, 0.0]), torch.tensor([0.5, 2.0, 3.0])
     expected = float((m1 - m2).square().sum() + (sd1 - sd2).square().sum())
-    assert frechet_distance(m1, sd1.square().diag(), m2, sd2.square().diag()) == pytest.approx(
-        expected, abs=1e-12
-    )
+    assert frechet_distance(m1, sd1.square().diag(), m2, sd2.square().diag()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_two_dimensions_have_a_closed_form():
@@ -83,11 +81,7 @@ def test_errors_name_what_was_given():
 def test_bundled_network_and_statistics():
     network, (mean, covariance) = load_features(), load_statistics()
     assert not network.training and not any(p.requires_grad for p in network.parameters())
-    assert (
-        mean.shape == (64,)
-        and covariance.shape == (64, 64)
-        and mean.dtype == covariance.dtype == torch.float64
-    )
+    assert mean.shape == (64,) and covariance.shape == (64, 64) and mean.dtype == covariance.dtype == torch.float64
     assert frechet_distance(mean, covariance, mean, covariance) < 1e-8
     config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     assert config["test_accuracy"] >= 0.99

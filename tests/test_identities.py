@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-
-import solverkit as sk
-from solverkit.problems import gaussian, mixture
 from solverkit_plugins.classic.quadrature import lagrange_weights
 from solverkit_plugins.dpm_solver.exponential import phi
 from solverkit_plugins.dpm_solver.unipc import corrector_weights, predictor_weights
+
+import solverkit as sk
+from solverkit.problems import gaussian, mixture
 
 SCHEDULES = [sk.EDM(), sk.VP(continuous=True), sk.Flow()]
 
@@ -84,7 +84,9 @@ def test_unipc_b_cancels(p):
     assert np.allclose(bh1, bh2, atol=1e-14) and np.allclose(bh1, vary, atol=1e-13)
     if p == 3:
         assert np.allclose(predictor_weights(lams, t, "bh1"), predictor_weights(lams, t, "vary"), atol=1e-13)
-    assert not np.allclose(vary, [*corrector_weights(lams, t, "vary", True)[0], corrector_weights(lams, t, "vary", True)[1]])
+    assert not np.allclose(
+        vary, [*corrector_weights(lams, t, "vary", True)[0], corrector_weights(lams, t, "vary", True)[1]]
+    )
 
 
 def test_unipc_order_two_predictor_is_2m():

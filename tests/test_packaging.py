@@ -46,7 +46,11 @@ def test_wheel_brings_plugins_and_networks(environment):
         assert (site / "solverkit" / "networks" / part).exists(), part
     assert (site / "solverkit" / "py.typed").exists()
     assert not list(site.glob("solverkit_plugins/example"))
-    run(environment / "bin" / "python", "-c", "import solverkit as sk; sk.sample(sk.load('mnist'), 'heun', nfe=3, num_samples=1)")
+    run(
+        environment / "bin" / "python",
+        "-c",
+        "import solverkit as sk; sk.sample(sk.load('mnist'), 'heun', nfe=3, num_samples=1)",
+    )
 
 
 def test_a_strangers_plugin(environment, tmp_path):

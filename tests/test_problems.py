@@ -97,9 +97,7 @@ def test_score_is_the_gradient_of_log_prob_and_agrees_with_the_denoiser(schedule
 
 def low_rank_with_floor(schedule: EDM | Flow) -> ExactDenoiser:
     full = gaussian(dim=6, schedule=schedule, seed=4).target
-    target = GaussianMixture(
-        full.weights, full.means, full.basis[:, :, :2], full.eigenvalues[:, :2], floor=0.05
-    )
+    target = GaussianMixture(full.weights, full.means, full.basis[:, :, :2], full.eigenvalues[:, :2], floor=0.05)
     return ExactDenoiser(target, schedule)
 
 
@@ -144,9 +142,7 @@ def test_transport_ends_on_the_data_and_agrees_across_frames():
 
 
 @both_frames
-@pytest.mark.parametrize(
-    "build", [mixture, partial(mixture, rank=8), gaussian], ids=["mnist", "rank 8", "one"]
-)
+@pytest.mark.parametrize("build", [mixture, partial(mixture, rank=8), gaussian], ids=["mnist", "rank 8", "one"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_finite_at_the_extremes(schedule, build, dtype):
     denoiser = build(schedule=schedule)

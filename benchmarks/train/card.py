@@ -2,9 +2,9 @@
 
     python benchmarks/train/card.py --network solverkit/networks/mnist --data mnist.npz
 
-Draws class-conditional samples (labels 0, 1, ..., 9, 0, 1, ...) with `--nfe` evaluations of dpmpp-2m, checks how far they are
-from the converged solution of the ODE on 64 of them, and states the Fréchet distance of 5000 samples to the test set in the features
-of the bundled classifier, beside the distance of 5000 training images.
+Draws class-conditional samples (labels 0, 1, ..., 9, 0, 1, ...) with `--nfe` evaluations of dpmpp-2m, checks how far they
+are from the converged solution of the ODE on 64 of them, and states the Fréchet distance of 5000 samples to the test set in
+the features of the bundled classifier, beside the distance of 5000 training images.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ classifier-free guidance. {objective}
 | | |
 |---|---|
 | data | MNIST (LeCun, Cortes, Burges), the 60000 training images; the images are not part of this repository |
-| training | {steps} steps of {batch} images ({epochs:.1f} epochs), AdamW, learning rate {learning_rate}, {seconds} s on one CPU core |
+| training | {steps} steps of {batch} images ({epochs:.1f} epochs), AdamW, lr {learning_rate}, {seconds} s on one CPU core |
 | loss, last 500 steps | {loss_last_500} ({weighting}) |
 | samples | {count} of {nfe} evaluations (dpmpp-2m, flow grid); RMS distance to the converged solution {converged:.4f} |
 | **Fréchet distance of {count} samples to the test set** | **{fd:.2f}** |
 | the same for {count} training images | {fd_train:.2f} |
 | samples that the classifier reads as the digit asked for | {accuracy:.1%} |
 
-The Fréchet distance is in the 64 features of `networks/mnist-classifier` (99.45 % test accuracy) against 10000 test images. It
-depends on the number of samples: compare it only with figures for {count}. Made by `benchmarks/train/mnist.py` and
+The Fréchet distance is in the 64 features of `networks/mnist-classifier` (99.45 % test accuracy) against 10000 test images.
+It depends on the number of samples: compare it only with figures for {count}. Made by `benchmarks/train/mnist.py` and
 `benchmarks/train/card.py`. Licence of the weights: Apache-2.0.
 """
 OBJECTIVES = {
@@ -108,7 +108,9 @@ def main() -> None:
             **{**record, "objective": OBJECTIVES[record["objective"]]},
         )
     )
-    print(f"Fréchet distance {fd:.3f} (training images {fd_train:.3f}), accuracy {accuracy:.4f}, converged to {converged:.4f}")
+    print(
+        f"Fréchet distance {fd:.3f} (training images {fd_train:.3f}), accuracy {accuracy:.4f}, converged to {converged:.4f}"
+    )
 
 
 if __name__ == "__main__":

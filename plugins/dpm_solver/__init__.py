@@ -45,9 +45,7 @@ def register_samplers(register: Callable[..., None]) -> None:
     register("dpm-solver-3", dpm_solver_3, order=_third_order, reference=LU_2022, variants=({"r2": 0.8},))
     register("dpmpp-2s", dpmpp_2s, order=2, reference=LU_2022B, variants=({"r1": 0.3},))
     register("dpmpp-3s", dpmpp_3s, order=_third_order, reference=LU_2022B, variants=({"r2": 0.8},))
-    register(
-        "dpmpp-2m", dpmpp_2m, order=2, order_options=ENDING, reference=LU_2022B, variants=({"solver_type": "heun"},)
-    )
+    register("dpmpp-2m", dpmpp_2m, order=2, order_options=ENDING, reference=LU_2022B, variants=({"solver_type": "heun"},))
     register(
         "dpmpp-3m",
         dpmpp_3m,

@@ -17,7 +17,6 @@ from solverkit.level import from_log_snr
 
 from .exponential import exact_step, phi, step_length
 
-
 FINITE_START = 80.0  # sigma / alpha at which adaptive steps begin after the exact step from alpha = 0
 
 

@@ -48,9 +48,7 @@ def _noise_step(x: Any, s: Level, t: Level, e0: Any, difference: Any, weight: st
     return (t.alpha / s.alpha) * x - (t * math.expm1(h)) * e0 - (t * w) * difference
 
 
-def _packed(
-    model: Any, x: Any, grid: Grid, order: int, data: bool, r1: float, r2: float, inner: Inner
-) -> Any:
+def _packed(model: Any, x: Any, grid: Grid, order: int, data: bool, r1: float, r2: float, inner: Inner) -> Any:
     if not 0 < r1 < 1 or (order == 3 and not r1 < r2 < 1):
         raise OptionError(f"stages need 0 < r1 < r2 < 1 (r1 = {r1}, r2 = {r2}).")
     step: Callable[..., Any] = _data_step if data else _noise_step
