@@ -15,7 +15,7 @@ from pathlib import Path
 from solverkit.bench.runner import run_suite
 from solverkit.bench.suite_file import load_suite
 
-GRIDS = ("karras", "log-snr", "time-uniform", "flow", "trailing")
+GRIDS = ("karras", "log-snr", "time-uniform", "trailing", "flow", "flow:shift=3")
 
 
 def main() -> None:
@@ -23,12 +23,12 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--grids", default=",".join(GRIDS))
+    parser.add_argument("--grids", nargs="+", default=GRIDS)
     parser.add_argument("--sampler", default="", help="comma-separated; default: those of the suite")
     parser.add_argument("--out", type=Path, help="keep the rows in this JSONL file")
     args = parser.parse_args()
     suite = load_suite().override(
-        models=[args.model], samplers=[s for s in args.sampler.split(",") if s], grids=args.grids.split(","),
+        models=[args.model], samplers=[s for s in args.sampler.split(",") if s], grids=args.grids,
         num_samples=args.samples, seed=args.seed,
     )  # fmt: skip
     errors: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)

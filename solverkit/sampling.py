@@ -18,7 +18,7 @@ from .grid import Grid
 from .level import FLOW_FRAME, Level
 from .noise import PRIOR, Noise, SampleNoise, sample_seeds
 from .plan import advance, begin, trace
-from .plugins import SamplerCard, registry, resolve
+from .plugins import Card, SamplerCard, registry, resolve
 from .schedule import Schedule
 
 CONSTRAINT_DRAWS = 2**61  # ordinals of a constraint's own draws, apart from the sampler's
@@ -57,17 +57,41 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
+def parse_grid(text: str) -> tuple[Card, dict[str, Any]]:
+    """A grid's card and options from "name" or "name:option=number,...", such as "flow:shift=3".
+
+    Raises:
+        UnknownNameError, OptionError: no such grid or option, or an option that is no number.
+    """
+    name, _, rest = text.partition(":")
+    card = registry().get("grids", name)
+    options: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, _, value = pair.partition("=")
+        try:
+            options[key.strip()] = float(value)
+        except ValueError:
+            options[key.strip()] = value.strip()
+    return card, card.check(options)
+
+
 def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
     """A registered grid of n steps.
+
+    Args:
+        name: Its name; numeric options may be written behind it, as in "flow:shift=3" or "karras:rho=5".
+        schedule: What the network was trained on.
+        n: Number of steps.
+        options: Options of the grid.
 
     Raises:
         UnknownNameError, OptionError: no such grid or option.
         GridError: n < 1, or levels that cannot be run.
     """
-    card = registry().get("grids", name)
+    card, written = parse_grid(name)
     if not _is_count(n):
         raise GridError(f"a grid needs a whole number of steps, at least one, got {n!r}.")
-    return Grid.from_ratios(schedule, card.fn(schedule, n, **card.check(options)))
+    return Grid.from_ratios(schedule, card.fn(schedule, n, **card.check({**written, **options})))
 
 
 def default_grid(card: SamplerCard, schedule: Schedule) -> str:

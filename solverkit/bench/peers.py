@@ -29,7 +29,7 @@ from ..denoiser import require_finite
 from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
 from ..level import FLOW_FRAME, Level
 from ..noise import PRIOR, SampleNoise, sample_seeds
-from ..sampling import make_grid
+from ..sampling import make_grid, parse_grid
 from ..schedule import Schedule
 from ..variance_preserving import DiscreteVP
 from .suite import PEER
@@ -108,7 +108,7 @@ def build_peer(name: str, schedule: Schedule, grid: str, options: Mapping[str, A
     """
     check_peer(name, options)
     cls = peer_class(name)
-    config = {**_process(cls, name, schedule), **_spacing(cls, name, schedule, grid), **options}
+    config = {**_process(cls, name, schedule, grid), **_spacing(cls, name, schedule, grid), **options}
     known = config_keys(cls)
     scheduler = cls(**{key: value for key, value in config.items() if key in known})
     if not isinstance(schedule, DiscreteVP) and schedule.frame != FLOW_FRAME:
@@ -117,14 +117,20 @@ def build_peer(name: str, schedule: Schedule, grid: str, options: Mapping[str, A
     return scheduler
 
 
-def _process(cls: Any, name: str, schedule: Schedule) -> dict[str, Any]:
+def _shift(grid: str, schedule: Schedule) -> float:
+    """The shift that "flow:shift=3" asks for, or the schedule's own."""
+    own = float(getattr(schedule, "shift", 1.0))
+    return float(parse_grid(grid)[1].get("shift", own)) if grid.startswith("flow:") else own
+
+
+def _process(cls: Any, name: str, schedule: Schedule, grid: str) -> dict[str, Any]:
     keys = config_keys(cls)
     if schedule.frame == FLOW_FRAME:
         if isinstance(schedule, DiscreteVP):
             raise BenchError(f"{name}: peers are not driven on zero-terminal-SNR models.")
         if "use_flow_sigmas" not in keys and "FlowMatch" not in name:
             raise BenchError(f"{name} knows no flow models (it has no use_flow_sigmas).")
-        shift = getattr(schedule, "shift", 1.0)
+        shift = _shift(grid, schedule)
         return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift, "shift": shift}
     if "FlowMatch" in name:
         raise BenchError(f"{name} runs flow models only, and this one is on {type(schedule).__name__}.")
@@ -147,13 +153,17 @@ def _log_ratios(schedule: Schedule) -> np.ndarray:
 
 def _spacing(cls: Any, name: str, schedule: Schedule, grid: str) -> dict[str, Any]:
     if schedule.frame == FLOW_FRAME:
-        if grid != "flow" and not _takes_sigmas(cls):
+        if not _is_flow(grid) and not _takes_sigmas(cls):
             raise BenchError(f"{name} runs flow models on its own 'flow' grid only, not on {grid!r}.")
         return {}
     offered = _offered(cls)
     if grid not in offered:
         raise BenchError(f"{name} has no grid {grid!r}; it has {', '.join(offered)}.")
     return offered[grid]
+
+
+def _is_flow(grid: str) -> bool:
+    return grid == "flow" or grid.startswith("flow:")
 
 
 def _takes_sigmas(cls: Any) -> bool:
@@ -167,7 +177,7 @@ def set_budget(scheduler: Any, nfe: int, schedule: Schedule, grid: str) -> None:
         BudgetError: even one step needs more.
     """
     for n in range(nfe, 0, -1):
-        if schedule.frame == FLOW_FRAME and grid != "flow":
+        if schedule.frame == FLOW_FRAME and not _is_flow(grid):
             scheduler.set_timesteps(sigmas=np.array([float(s) for s in make_grid(grid, schedule, n)][:-1]))
         else:
             scheduler.set_timesteps(n)

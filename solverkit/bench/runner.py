@@ -21,7 +21,7 @@ from ..hub import load
 from ..noise import sample_seeds
 from ..plan import trace
 from ..plugins import registry, resolve
-from ..sampling import choose_grid, default_grid, sample
+from ..sampling import choose_grid, default_grid, parse_grid, sample
 from .metrics import Run
 from .peers import check_peer, default_peer_grid, run_peer
 from .reference import Reference, compute_reference, find_reference, fingerprint, reference_cost, reference_key
@@ -119,7 +119,7 @@ def check_suite(suite: Suite, cells: list[Cell]) -> None:
             continue
         resolve(cell.sampler).check(cell.options)
         if cell.grid is not None:
-            registry().get("grids", cell.grid)
+            parse_grid(cell.grid)
     for sampler in suite.options:
         if sampler not in {c.sampler for c in cells} and not sampler.startswith(PEER):
             resolve(sampler)
