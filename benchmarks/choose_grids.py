@@ -15,7 +15,7 @@ from pathlib import Path
 from solverkit.bench.runner import run_suite
 from solverkit.bench.suite_file import load_suite
 
-GRIDS = ("karras", "log-snr", "time-uniform", "trailing", "flow", "flow:shift=3")
+GRIDS = ("karras", "log-snr", "time-uniform", "time-quadratic", "trailing", "flow", "flow:shift=3")
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ class ModelEntry:
     num_samples: int = 32
     grid: str | None = None
     batch_size: int = 512
-    reference_steps: int = 32
+    reference_steps: int = 64
     grids: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
