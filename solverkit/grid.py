@@ -89,6 +89,8 @@ class Grid:
         """
         if isinstance(s, Level):
             return s
+        if not s >= 0:
+            raise GridError(f"there is no noise level {s!r}; levels are numbers >= 0.")
         ratio = s if self.frame == 0 else (math.inf if s >= 1 else s / (1 - s))
         level = self.schedule.level(ratio, self.frame)
         if self.schedule.integer_time and float(level) in self._neighbours(s):

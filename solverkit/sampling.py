@@ -95,10 +95,10 @@ def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
 
 
 def default_grid(card: SamplerCard, schedule: Schedule) -> str:
-    """The grid that is used when the user names none."""
+    """The grid that is used when the user names none: the best single choice that was measured (docs/benchmarks.md)."""
     if math.isinf(schedule.ratio_max):
         return "flow"
-    return card.grid or "karras"
+    return card.grid or ("trailing" if hasattr(schedule, "num_train_timesteps") else "karras")
 
 
 def fit_grid(card: SamplerCard, name: str, schedule: Schedule, nfe: int, options: dict[str, Any]) -> Grid:
@@ -266,7 +266,8 @@ def sample(
         shape: Shape of the whole batch, (B, ...).
         x: The starting state in the model's own coordinates at the first level (unit normal for VP), (B, ...).
         seed: An int, or one a sample. Sample i depends on its own seed alone, never on the batch.
-        grid: A grid's name or a `Grid`. Default: "flow" where the model starts at alpha = 0, else the sampler's own choice.
+        grid: A grid's name or a `Grid`. Default: "flow" where the model starts at alpha = 0, "trailing" on discrete
+            timesteps, else "karras"; or the sampler's own choice.
         levels: Explicit falling levels, sigma / alpha (sigma in [0, 1] for flow), run exactly as given.
         constrain: constrain(x, level, draw) -> x edits the state (in the frame: x = alpha x_0 + s eps) before each
             evaluation that starts a step; draw(s, t) gives noise. Needs a traceable sampler.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 from pathlib import Path
 
@@ -16,7 +18,14 @@ ROOT = Path(__file__).parents[1]
 
 def run(*command: str | Path, **env: str) -> str:
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SOLVERKIT_PLUGINS")}
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env={**clean, **env}, check=False)
+    done = subprocess.run(
+        [str(c) for c in command],
+        capture_output=True,
+        text=True,
+        env={**clean, **env},
+        cwd=tempfile.gettempdir(),  # not the checkout, whose packages `python -c` would import
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -26,6 +35,7 @@ def environment(tmp_path_factory) -> Path:
     """A new environment with solverkit's wheel; only its dependencies are borrowed from the environment of the tests."""
     base = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "-q"]
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what an older build left there
     run(*pip, "wheel", ROOT, "--no-deps", "--no-build-isolation", "-w", base)
     home = base / "env"
     venv.create(home, with_pip=False)

@@ -17,6 +17,8 @@ def ralston(model: Any, x: Any, grid: sk.Grid, noise: Any, c: float = 2 / 3) -> 
     Args:
         c: Where the stage is, as a share of the step.
     """
+    if not 0 < c < 1:
+        raise sk.errors.OptionError(f"the stage must lie inside the step: 0 < c < 1, got {c}.")
     for s, t in grid.steps():
         u = grid.at(s + c * (t - s))
         c_u = (u - s) / (t - s)  # a network that knows only integers rounds the stage: read it back
