@@ -40,7 +40,7 @@ classifier-free guidance. {objective}
 | data | MNIST (LeCun, Cortes, Burges), the 60000 training images; the images are not part of this repository |
 | training | {steps} steps of {batch} images ({epochs:.1f} epochs), AdamW, lr {learning_rate}, {seconds} s on one CPU core |
 | loss, last 500 steps | {loss_last_500} ({weighting}) |
-| samples | {count} of {nfe} evaluations (dpmpp-2m, flow grid); RMS distance to the converged solution {converged:.4f} |
+| samples | {count} of {nfe} evaluations (dpmpp-2m, {grid} grid); RMS distance to the converged solution {converged:.4f} |
 | **Fréchet distance of {count} samples to the test set** | **{fd:.2f}** |
 | the same for {count} training images | {fd_train:.2f} |
 | samples that the classifier reads as the digit asked for | {accuracy:.1%} |
@@ -56,9 +56,9 @@ OBJECTIVES = {
 WEIGHTING = {"epsilon": "weighted by sigma / alpha within [1, 25]", "flow": "not weighted"}
 
 
-def draw(folder: Path, labels: torch.Tensor, nfe: int, seeds: list[int]) -> torch.Tensor:
+def draw(folder: Path, labels: torch.Tensor, nfe: int, grid: str, seeds: list[int]) -> torch.Tensor:
     denoiser = sk.load(folder, labels=labels)
-    return sk.sample(denoiser, "dpmpp-2m", nfe=nfe, grid="flow", num_samples=len(labels), seed=seeds).x
+    return sk.sample(denoiser, "dpmpp-2m", nfe=nfe, grid=grid, num_samples=len(labels), seed=seeds).x
 
 
 def main() -> None:
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--nfe", type=int, default=25)
+    parser.add_argument("--grid", default="trailing", help="trailing for the epsilon network, flow for the other")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -80,12 +81,14 @@ def main() -> None:
     labels = torch.arange(args.count) % 10
     batches, start = [], time.perf_counter()
     for i in range(0, args.count, 100):
-        batches.append(draw(args.network, labels[i : i + 100], args.nfe, list(range(i, min(i + 100, args.count)))))
+        batches.append(
+            draw(args.network, labels[i : i + 100], args.nfe, args.grid, list(range(i, min(i + 100, args.count))))
+        )
         print(f"{i + 100} of {args.count}, {time.perf_counter() - start:.0f} s", flush=True)
     x = torch.cat(batches)
     fd = frechet_distance(*moments(features.features(x.clamp(-1, 1))), mean, covariance)
     accuracy = float((torch.cat([features(b.clamp(-1, 1)).argmax(1) for b in x.split(500)]) == labels).float().mean())
-    fine = draw(args.network, labels[:64], 8 * args.nfe, list(range(64)))
+    fine = draw(args.network, labels[:64], 8 * args.nfe, args.grid, list(range(64)))
     converged = float((fine - x[:64]).square().mean().sqrt())
 
     sheet = torch.cat([torch.cat(list(row[:, 0].clamp(-1, 1)), dim=1) for row in x[:100].split(10)]).numpy()
@@ -100,6 +103,7 @@ def main() -> None:
             epochs=record["images_seen"] / len(images),
             count=args.count,
             nfe=args.nfe,
+            grid=args.grid,
             converged=converged,
             fd=fd,
             fd_train=fd_train,
