@@ -10,49 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# module -> the public names that live there
 _NAMES = {
-    "denoiser": (
-        "wrap",
-        "Denoiser",
-    ),
-    "hub": ("load",),
-    "variance_preserving": (
-        "VP",
-        "SubVP",
-    ),
-    "schedule": (
-        "VE",
-        "EDM",
-        "Flow",
-        "Schedule",
-    ),
-    "level": ("Level",),
-    "grid": ("Grid",),
-    "sampling": (
-        "sample",
-        "make_grid",
-        "Result",
-    ),
-    "plan": (
-        "trace",
-        "begin",
-        "advance",
-        "Plan",
-        "State",
-    ),
-    "symbol": (
-        "op",
-        "keep",
-    ),
-    "catalogue": (
-        "samplers",
-        "grids",
-        "models",
-        "metrics",
-    ),
-    "hookspecs": ("hookimpl",),
-}  # module -> its public names
-_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+    "denoiser": "wrap Denoiser",
+    "hub": "load",
+    "variance_preserving": "VP SubVP",
+    "schedule": "VE EDM Flow Schedule",
+    "level": "Level",
+    "grid": "Grid",
+    "grid_choice": "make_grid",
+    "sampling": "sample Result",
+    "plan": "trace begin advance Plan State",
+    "symbol": "op keep",
+    "catalogue": "samplers grids models metrics",
+    "hookspecs": "hookimpl",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = ("errors", "testing", "problems", "guidance", "bench", "hub")
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
@@ -75,11 +48,12 @@ if TYPE_CHECKING:
     from .catalogue import grids, metrics, models, samplers
     from .denoiser import Denoiser, wrap
     from .grid import Grid
+    from .grid_choice import make_grid
     from .hookspecs import hookimpl
     from .hub import load
     from .level import Level
     from .plan import Plan, State, advance, begin, trace
-    from .sampling import Result, make_grid, sample
+    from .sampling import Result, sample
     from .schedule import EDM, VE, Flow, Schedule
     from .symbol import keep, op
     from .variance_preserving import VP, SubVP

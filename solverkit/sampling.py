@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -13,12 +11,13 @@ import torch
 
 from .counting import counting, record
 from .denoiser import DenoiserLike, require_finite
-from .errors import BudgetError, DenoiserError, GridError, NonFiniteError, OptionError, TraceError
+from .errors import DenoiserError, NonFiniteError, OptionError, TraceError
 from .grid import Grid
-from .level import FLOW_FRAME, Level
+from .grid_choice import choose_grid, is_count
+from .level import Level
 from .noise import PRIOR, Noise, SampleNoise, sample_seeds
 from .plan import advance, begin, trace
-from .plugins import Card, SamplerCard, registry, resolve
+from .plugins import SamplerCard, resolve
 from .schedule import Schedule
 
 CONSTRAINT_DRAWS = 2**61  # ordinals of a constraint's own draws, apart from the sampler's
@@ -53,129 +52,6 @@ class Result(NamedTuple):
     seconds_model: float
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def parse_grid(text: str) -> tuple[Card, dict[str, Any]]:
-    """A grid's card and options from "name" or "name:option=number,...", such as "flow:shift=3".
-
-    Raises:
-        UnknownNameError, OptionError: no such grid or option, or an option that is no number.
-    """
-    name, _, rest = text.partition(":")
-    card = registry().get("grids", name)
-    options: dict[str, Any] = {}
-    for pair in filter(None, rest.split(",")):
-        key, _, value = pair.partition("=")
-        try:
-            options[key.strip()] = float(value)
-        except ValueError:
-            options[key.strip()] = value.strip()
-    return card, card.check(options)
-
-
-def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
-    """A registered grid of n steps.
-
-    Args:
-        name: Its name; numeric options may be written behind it, as in "flow:shift=3" or "karras:rho=5".
-        schedule: What the network was trained on.
-        n: Number of steps.
-        options: Options of the grid.
-
-    Raises:
-        UnknownNameError, OptionError: no such grid or option.
-        GridError: n < 1, or levels that cannot be run.
-    """
-    card, written = parse_grid(name)
-    if not _is_count(n):
-        raise GridError(f"a grid needs a whole number of steps, at least one, got {n!r}.")
-    return Grid.from_ratios(schedule, card.fn(schedule, n, **card.check({**written, **options})))
-
-
-def default_grid(card: SamplerCard, schedule: Schedule) -> str:
-    """The grid that is used when the user names none: the best single choice that was measured (docs/benchmarks.md)."""
-    if math.isinf(schedule.ratio_max):
-        return "flow"
-    return card.grid or ("trailing" if hasattr(schedule, "num_train_timesteps") else "karras")
-
-
-def fit_grid(card: SamplerCard, name: str, schedule: Schedule, nfe: int, options: dict[str, Any]) -> Grid:
-    """The grid with the largest step count whose traced NFE is at most `nfe`.
-
-    Raises:
-        BudgetError: one step already needs more; says the least.
-    """
-    low, high = 1, nfe
-    least = trace(card, make_grid(name, schedule, 1), **options).nfe
-    if nfe < least:
-        raise BudgetError(f"{card.name!r} needs at least {least} network evaluations, got nfe={nfe}.")
-    while low < high:  # NFE grows with the number of steps: bisect
-        middle = (low + high + 1) // 2
-        try:
-            fits = trace(card, make_grid(name, schedule, middle), **options).nfe <= nfe
-        except GridError:  # the grid has fewer trained levels than that
-            fits = False
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return make_grid(name, schedule, low)
-
-
-def choose_grid(
-    card: SamplerCard,
-    schedule: Schedule,
-    nfe: int | None,
-    steps: int | None,
-    grid: str | Grid | None,
-    levels: Sequence[float] | None,
-    options: dict[str, Any],
-) -> Grid:
-    """The levels of a run from what the user gave."""
-    if levels is not None:
-        if grid is not None or nfe is not None or steps is not None:
-            raise GridError("levels= is run exactly as given; leave out grid=, nfe= and steps=.")
-        return explicit_grid(schedule, levels)
-    if isinstance(grid, Grid):
-        if nfe is not None or steps is not None:
-            raise GridError("a Grid object already has its steps; leave out nfe= and steps=.")
-        if grid.schedule != schedule:
-            raise GridError(
-                f"the grid was made for {grid.schedule}, the denoiser has {schedule}: the network would be told wrong "
-                "times. Make it with sk.make_grid(name, denoiser.schedule, n)."
-            )
-        return grid
-    if grid is not None and not isinstance(grid, str):
-        raise GridError(f"grid must be a name or a Grid, got {type(grid).__name__}; explicit levels go to levels=.")
-    if (nfe is None) == (steps is None):
-        raise BudgetError("say how long to run: exactly one of nfe=, steps=, levels= or a Grid object.")
-    for label, count in (("nfe", nfe), ("steps", steps)):
-        if count is not None and not _is_count(count):
-            raise BudgetError(f"{label} must be a positive integer, got {count!r}.")
-    name = default_grid(card, schedule) if grid is None else grid
-    if nfe is None:
-        return make_grid(name, schedule, int(steps or 0))
-    if not card.traceable:
-        raise BudgetError(f"{card.name!r} decides itself how often to ask the network; give steps=1 and its tolerances.")
-    return fit_grid(card, name, schedule, int(nfe), options)
-
-
-def explicit_grid(schedule: Schedule, levels: Sequence[float]) -> Grid:
-    """The grid of exactly these levels: sigma / alpha, or sigma in [0, 1] in the flow frame.
-
-    Raises:
-        GridError: levels that are no numbers, negative, above 1 in the flow frame, or rising.
-    """
-    most = 1.0 if schedule.frame == FLOW_FRAME else math.inf
-    try:
-        values = [float(s) for s in levels]
-    except (TypeError, ValueError):
-        raise GridError(f"levels must be a sequence of numbers, got {levels!r}.") from None
-    for s in values:
-        if not 0 <= s <= most:  # false for NaN too
-            raise GridError(f"noise levels of this model must be numbers >= 0 and <= {most}, got {s!r}.")
-    return Grid(tuple(schedule.at(s) for s in values), schedule)
-
-
 def _start(
     denoiser: Any, first: Level, num_samples: int | None, shape: Sequence[int] | None, x: torch.Tensor | None,
     seed: int | Sequence[int], device: Any, dtype: torch.dtype | None,
@@ -196,12 +72,12 @@ def _start(
         noise = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], dtype, device)
         return x.detach().to(device=device, dtype=dtype, copy=True), noise
     if num_samples is not None:
-        if not _is_count(num_samples):
+        if not is_count(num_samples):
             raise OptionError(f"num_samples must be a positive integer, got {num_samples!r}.")
         if getattr(denoiser, "shape", None) is None:
             raise OptionError("this denoiser does not know the shape of a sample; give shape=(batch, ...) or x=.")
         shape = (int(num_samples), *denoiser.shape)
-    if not (isinstance(shape, (tuple, list)) and shape and all(_is_count(n) for n in shape)):
+    if not (isinstance(shape, (tuple, list)) and shape and all(is_count(n) for n in shape)):
         raise OptionError(f"shape must be the batch's, a tuple of positive integers (B, ...), got {shape!r}.")
     noise = SampleNoise(sample_seeds(seed, shape[0]), shape[1:], dtype, device)
     return noise(PRIOR) * denoiser.schedule.prior_std(first), noise

@@ -27,9 +27,9 @@ import torch
 from ..counting import counting
 from ..denoiser import require_finite
 from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
+from ..grid_choice import make_grid, parse_grid
 from ..level import FLOW_FRAME, Level
 from ..noise import PRIOR, SampleNoise, sample_seeds
-from ..sampling import make_grid, parse_grid
 from ..schedule import Schedule
 from ..variance_preserving import DiscreteVP
 from .suite import PEER

@@ -26,8 +26,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from ..grid import Grid
+from ..grid_choice import make_grid
 from ..noise import sample_seeds
-from ..sampling import make_grid, sample
+from ..sampling import sample
 from ..schedule import VE, Schedule
 from .metrics import root_mean_square
 

@@ -20,9 +20,9 @@ def show(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Show what a sampler does: its evaluations, and the update that follows each of them."""
+    from ..grid_choice import choose_grid
     from ..plan import trace
     from ..plugins import resolve
-    from ..sampling import choose_grid
 
     card = resolve(sampler)
     options = read_options(card, pairs)

@@ -1,0 +1,1 @@
+"""The proofs that every sampler carries; `solverkit.testing` runs them."""

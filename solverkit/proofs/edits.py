@@ -1,0 +1,56 @@
+"""Edits of the state between steps carry over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..grid import Grid
+from ..level import Level
+from ..plan import trace
+from ..plugins import SamplerCard
+from ..problems import gaussian
+from ..schedule import EDM, Flow
+from .driving import drive, start
+from .order import order_grid
+
+
+def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """An edit of the state at the start of any step acts as if the run had been started there with the edited state.
+
+    On a Gaussian everything is linear, so the effect of an edit is the difference of two runs. History from before the
+    edit may change it by O(h): 2 % and a term that halves with h.
+    """
+    if not card.traceable:
+        return
+    for schedule in (EDM(), Flow()):
+        target = gaussian(dim=4, condition=10.0, schedule=schedule)
+        errors = []
+        for n in (40, 80):
+            grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.3, jagged=False)
+            plan = trace(card, grid, **options)
+            x = start(grid, 2, 4)
+            delta, plain, worst = 0.1 * torch.ones_like(x), drive(plan, target, x), 0.0
+            nodes = {float(s) for s in grid}  # a churned level lies between them: its step cannot be restarted
+            starts = [j for j in range(plan.nfe) if plan.boundary[j] and float(plan.levels[j]) in nodes]
+            for at in starts[n // 8 : -2 : n // 8 + 1]:
+                edited = drive(plan, target, x, edit=lambda j, y, at=at, d=delta: y + d if j == at else y)  # type: ignore[misc]
+                expected = _effect(target, grid, plan.levels[at], delta, card, options)
+                worst = max(worst, float((edited - plain - expected).norm() / expected.norm()))
+            errors.append(worst)
+        assert errors[0] <= 0.25 and errors[1] <= max(0.02, 0.75 * errors[0]), (
+            f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) "
+            "of its effect"
+        )
+
+
+def _effect(
+    target: Any, grid: Grid, level: Level, delta: torch.Tensor, card: SamplerCard, options: Mapping[str, Any]
+) -> torch.Tensor:
+    """What an edit at `level` does to the end of the run: the sampler itself, restarted there."""
+    rest = [level, *(s for s in grid if s < level)]
+    tail = trace(card, Grid(tuple(rest), grid.schedule), **options)
+    zero = torch.zeros_like(delta)
+    return drive(tail, target, delta) - drive(tail, target, zero)

@@ -1,0 +1,72 @@
+"""Where a run ends, and the law that a stochastic sampler keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..grid_choice import make_grid
+from ..plan import advance, begin, trace
+from ..plugins import SamplerCard
+from ..problems import gaussian
+from ..schedule import EDM, Flow
+from .driving import run, short_grids, start
+from .order import order_grid
+
+
+def check_ends(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """A denoiser that always answers mu ends exactly at mu: at s = 0, from alpha = 0 and from sigma_max, in a few steps."""
+    for target, _ in short_grids():
+        mu = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=torch.float64)
+        for n in (1, 2, 5, 16):
+            grid = make_grid("flow" if target.schedule.frame else "karras", target.schedule, n)
+            out = run(card, lambda y, s, mu=mu: mu.expand_as(y).clone(), start(grid, 2, 4), grid, options)  # type: ignore[misc]
+            error = float((out - mu).abs().max())
+            assert error <= 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0"
+
+
+def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """A stochastic sampler keeps the law: on a Gaussian its exact mean and variance converge to the marginal's.
+
+    The run is linear in its start and its draws, so one run a draw with that draw alone set to 1 gives the variance without
+    Monte Carlo. Two draws and two seeds must differ.
+    """
+    if not card.traceable:
+        return
+    for schedule in (EDM(), Flow()):
+        target = gaussian(dim=1, schedule=schedule)
+        variance, mean = float(target.target.eigenvalues), float(target.target.means)
+        errors = []
+        for n in (30, 120):
+            grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.2, jagged=False)
+            plan = trace(card, grid, **options)
+            if plan.draws == 0:
+                return
+            ordinals = [i.payload[0] for segment in plan.segments for i in segment.instructions if i.kind == "draw"]
+            s, t = grid[0], grid[-1]
+            rows = len(ordinals) + 2
+            x = torch.full((rows, 1), s.alpha * mean, dtype=torch.float64)
+            x[1] += math.sqrt(s.alpha**2 * variance + s**2)
+
+            def draw(ordinal: int, s: float, t: float, ordinals: list[int] = ordinals, rows: int = rows) -> torch.Tensor:
+                z = torch.zeros(rows, 1, dtype=torch.float64)
+                z[2 + ordinals.index(ordinal)] = 1.0
+                return z
+
+            x, state = begin(plan, x, draw)
+            for level in plan.levels:
+                x, state = advance(plan, state, x, target(x, level), draw)
+            got = float((x[1:] - x[0]).square().sum())
+            wanted = t.alpha**2 * variance + t**2
+            errors.append(max(abs(got / wanted - 1), abs(float(x[0]) - t.alpha * mean)))
+        assert errors[1] <= max(0.02, 0.6 * errors[0]) and errors[1] <= 0.1, (
+            f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps): wrong noise or wrong mean"
+        )
+    target, grid = short_grids()[0]
+    x = start(grid, 2, 4)
+    assert not torch.equal(run(card, target, x, grid, options, 0), run(card, target, x, grid, options, 1)), (
+        "seeds do not act"
+    )

@@ -1,0 +1,61 @@
+"""Declared options really act."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ..errors import OptionError, SolverKitError
+from ..grid_choice import make_grid
+from ..plan import trace
+from ..plugins import SamplerCard
+from ..problems import mixture
+from ..schedule import EDM
+from .driving import run, start
+
+
+def alternatives(card: SamplerCard, name: str) -> list[Any]:
+    """Other values of an option, by its type."""
+    default, hint = card.defaults[name], card.hints.get(name)
+    if typing.get_origin(hint) is Literal:
+        return [v for v in typing.get_args(hint) if v != default]
+    if isinstance(default, bool):
+        return [not default]
+    if isinstance(default, int):
+        return [v for v in (default - 1, default + 1, default + 2, 1) if v >= 1 and v != default]
+    if isinstance(default, float):
+        return [0.5, 2.0] if not math.isfinite(default) else [0.7 * default, 1.1 * default, default + 0.2, default + 1.0]
+    return [variant[name] for variant in card.variants if variant.get(name, default) != default]
+
+
+def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """Every declared option really changes what the sampler does, alone or together with one of its variants."""
+    for name in card.defaults:
+        values = alternatives(card, name)
+        assert values, f"{card.name}: the option {name!r} has no other value to try; annotate it, or name one in `variants`"
+        acts = {
+            repr(value): any(
+                _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
+                for context in ({}, options, *card.variants)
+            )
+            for value in values
+        }
+        literal = typing.get_origin(card.hints.get(name)) is Literal
+        assert all(acts.values()) if literal else any(acts.values()), (
+            f"{card.name}: the option {name!r} does not act (which values change anything: {acts})"
+        )
+
+
+def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
+    """What an option set does: the plan's segments, or a run's output; None if it refuses."""
+    schedule = EDM()
+    grids = [make_grid("karras", schedule, 8, last=last) for last in ("zero", "min")]
+    try:
+        if card.traceable:
+            return [trace(card, grid, **options).segments for grid in grids]
+        x = start(grids[0], 2, 4)
+        return run(card, mixture(dim=4, modes=3, schedule=schedule), x, grids[0], options).numpy().tobytes()
+    except SolverKitError as error:
+        return str(error) if not isinstance(error, OptionError) else None

@@ -1,0 +1,108 @@
+"""Two spellings agree, NFE is honest, samples are independent and finite, and nothing else is touched."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..counting import counting
+from ..errors import BudgetError
+from ..grid import Grid
+from ..grid_choice import default_grid, fit_grid, make_grid
+from ..level import Level
+from ..noise import SampleNoise, sample_seeds
+from ..plan import advance, begin, trace
+from ..plugins import SamplerCard
+from ..problems import mixture
+from ..sampling import sample
+from ..variance_preserving import VP
+from .driving import drive, run, schedules, short_grids, start
+
+
+def check_spellings(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """Pull = plan to 1e-12 in float64; a plan survives pickling, and a state survives it in the middle of a run."""
+    if not card.traceable:
+        return
+    for target, grid in short_grids():
+        x = start(grid, 3, 4)
+        plan = pickle.loads(pickle.dumps(trace(card, grid, **options)))
+        pulled, pushed = run(card, target, x, grid, options), drive(plan, target, x)
+        difference = float((pulled - pushed).abs().max())
+        assert difference <= 1e-12 * max(1.0, float(pulled.abs().max())), f"pull and plan differ by {difference:.2e}"
+        draw = SampleNoise(sample_seeds(0, len(x)), x.shape[1:], x.dtype)
+        y, state = begin(plan, x, draw)
+        for level in plan.levels:
+            state = pickle.loads(pickle.dumps(state))
+            denoised = target(y, level)
+            advance(plan, state, y, 2 * denoised, draw)  # a step that is repeated must leave no trace
+            y, state = advance(plan, state, y, denoised, draw)
+        assert torch.equal(y, pushed), "a pickled state, or a repeated step, changes the run"
+
+
+def check_nfe(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """Counted evaluations = the plan's; a budget is a ceiling that is met as closely as the method allows."""
+    for target, grid in short_grids():
+        if card.traceable:
+            with counting() as count:
+                result = sample(target, card, grid=grid, num_samples=3, **options)
+            plan = trace(card, grid, **options)
+            assert result.nfe == plan.nfe == count.rows / 3, f"counted {result.nfe}, the plan says {plan.nfe}"
+            assert len(plan.boundary) == plan.nfe and plan.boundary[0], "the first evaluation must start a step"
+            for nfe in (5, 8):
+                try:
+                    fitted = fit_grid(card, default_grid(card, target.schedule), target.schedule, nfe, dict(options))
+                except BudgetError:
+                    continue
+                spent = trace(card, fitted, **options).nfe
+                finer = make_grid(default_grid(card, target.schedule), target.schedule, len(fitted))
+                assert spent <= nfe < trace(card, finer, **options).nfe, f"asked for {nfe} evaluations, spent {spent}"
+        else:
+            result = sample(target, card, grid=grid, num_samples=2, **options)
+            assert result.nfe >= 1
+
+
+def check_independence(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """Sample i is the same alone or in a batch: its noise bit for bit, its result to 1e-10 in float64."""
+    for target, grid in short_grids():
+        together = sample(target, card, grid=grid, num_samples=5, seed=3, dtype=torch.float64, **options).x
+        seeds = sample_seeds(3, 5)
+        for i in (0, 4):
+            alone = sample(target, card, grid=grid, num_samples=1, seed=[seeds[i]], dtype=torch.float64, **options).x
+            difference = float((alone[0] - together[i]).abs().max())
+            assert difference <= 1e-10, f"sample {i} differs by {difference:.2e} between batches of 1 and 5"
+
+
+def check_finite(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """No NaN from sigma_max, from alpha = 0, to 0, in one step, in float32."""
+    for schedule in (*schedules(), VP(), VP(zero_terminal_snr=True), VP(integer_time=True)):
+        target = mixture(dim=4, modes=3, schedule=schedule)
+        name = "flow" if schedule.frame else "karras"
+        for steps in (1, 2, 3, 6, 17):
+            x = sample(target, card, steps=steps, grid=name, num_samples=2, **options).x
+            assert bool(torch.isfinite(x).all()), f"{type(schedule).__name__}, {steps} steps: {x}"
+
+
+def check_input_untouched(card: SamplerCard, options: Mapping[str, Any]) -> None:
+    """The caller's tensor, the states that the network saw, its answers and global randomness are left as they were."""
+    for target, grid in short_grids():
+        x = start(grid, 2, 4)
+        before = x.clone()
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def model(
+            y: torch.Tensor, s: float, target: Any = target, grid: Grid = grid, seen: list[Any] = seen
+        ) -> torch.Tensor:
+            denoised = target(y, s if isinstance(s, Level) else grid.at(s))
+            seen.extend([(y, y.clone()), (denoised, denoised.clone())])
+            return denoised
+
+        torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+        run(card, model, x, grid, options)
+        assert torch.equal(x, before), "the sampler changed x in place"
+        assert all(torch.equal(a, b) for a, b in seen), "the sampler changed an evaluated state or an answer in place"
+        assert torch.equal(torch.get_rng_state(), torch_state), "the sampler used or set torch's global generator"
+        assert (np.random.get_state()[1] == numpy_state).all(), "the sampler used numpy's global generator"  # type: ignore[index]
