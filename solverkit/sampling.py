@@ -24,7 +24,7 @@ CONSTRAINT_DRAWS = 2**61  # ordinals of a constraint's own draws, apart from the
 
 
 class Evaluation(NamedTuple):
-    """What a callback sees after each evaluation; x in the model's own coordinates."""
+    """What a callback sees after each evaluation, to read and not to change; x in the model's own coordinates."""
 
     index: int  # type: ignore[assignment]  # shadows tuple.index
     level: Level
