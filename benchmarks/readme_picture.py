@@ -16,7 +16,7 @@ import torch
 
 import solverkit as sk
 
-ROWS = (("mnist", "flow"), ("mnist-flow", "flow:shift=3"))
+ROWS = (("mnist", "trailing"), ("mnist-flow", "flow:shift=3"))
 
 
 def strip(model: str, grid: str, count: int = 20) -> torch.Tensor:

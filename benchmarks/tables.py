@@ -21,8 +21,8 @@ HEAD = """# Benchmarks
 
 `solverkit bench` without arguments: RMS distance (`ode_error`) of the samples to the converged solution of the same
 probability-flow ODE from the same noise, against counted network evaluations. Each sampler, diffusers' own included, runs
-on the grid that won a sweep at that budget on another seed (`benchmarks/choose_grids.py`); diffusers' classes have fewer grids
-to choose from, and that is part of what is compared. Rows: `benchmarks/results/`. Machine: {machine}; torch {torch}.
+on the grid that won a sweep at that budget on another seed (`benchmarks/choose_grids.py`); diffusers' classes have fewer
+grids to choose from, and that is part of what is compared. Rows: `benchmarks/results/`. Machine: {machine}; torch {torch}.
 
 The converged solution is by DEIS of order 3 (networks) or RK4 (exact target); its distance to the solution with half
 as many steps is {reference}.
@@ -47,7 +47,7 @@ def main() -> None:
         if row.get("reference_error") is not None:
             references[row["model"]] = row["reference_error"]
     reference = ", ".join(f"{error:.1e} (`{model}`)" for model, error in references.items())
-    text = HEAD.format(machine=rows[0]["machine"], torch=rows[0]["torch"], reference=reference)
+    text = HEAD.format(machine=rows[0]["machine"], torch=rows[0]["torch_version"], reference=reference)
     for model, samplers in table.items():
         budgets = sorted({b for line in samplers.values() for b in line})
         best = {b: min(line[b]["ode_error"] for line in samplers.values() if b in line) for b in budgets}

@@ -79,8 +79,9 @@ def dpmpp_3m(
     D1 and D2 are h and h^2 times the derivatives of m in lam from three evaluations, one evaluation a step. Order 3 with
     exact starting values; the first-order first step leaves a term of second order that matters where the run starts at
     low noise. released=True is the published code (LuChengTHU/dpm-solver, also diffusers and k-diffusion), whose D2 is
-    half the second derivative: order 2 (measured 2.0 where the corrected one has 3.0). Below about ten evaluations the
-    halved term often damps a noisy extrapolation and wins; from there on the corrected one does.
+    half the second derivative: order 2 (measured 2.08 where the corrected one has 3.07). The default was chosen by error
+    at NFE 5 to 20 on the default suite: corrected over released 0.976 in the geometric mean (mnist 0.999, mnist-flow 0.983,
+    mixture 0.947; between 0.80 and 1.06 in single cells), so the two are close below 15 evaluations.
     Source: Lu et al. 2022b (DPM-Solver++), section 4.2 and appendix B.
 
     Args:
