@@ -48,19 +48,22 @@ def test_asked_for_digits_it_draws_them(name):
     assert (drawn == labels).float().mean() >= 0.85
 
 
+# At sigma / alpha = 157 the network's own float32 rounding, which depends on the batch, is 1e-5; these need more than ten
+# evaluations not to amplify it (dpm-solver-3 and ipndm to 1.9e-4, rk4 to 1.4e-4 at ten; 1e-5 to 3e-5 at twenty).
+TWENTY = ("dpm-solver-3", "ipndm", "rk4")
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("sampler", list(sk.samplers()))
 def test_a_sample_does_not_depend_on_its_batch(name, sampler):
     denoiser = sk.load(name, labels=7)
-    card = sk.samplers()[sampler]
-    batch = 64 if card.traceable else 3
-    run = {"nfe": 3} if card.traceable else {"steps": 1, "atol": 0.1, "rtol": 0.3}
-    if sampler == "rk4":
-        run = {"nfe": 6}
+    adaptive = not sk.samplers()[sampler].traceable
+    batch = 3 if adaptive else 64
+    run = {"steps": 1, "atol": 0.1, "rtol": 0.3} if adaptive else {"nfe": 20 if sampler in TWENTY else 10}
     together = sk.sample(denoiser, sampler, num_samples=batch, seed=5, **run).x
     for i in (0, batch - 1):
         alone = sk.sample(denoiser, sampler, num_samples=1, seed=[sample_seeds(5, batch)[i]], **run).x
-        assert (alone[0] - together[i]).abs().max() <= 1e-4 * max(1.0, float(together[i].abs().max()))
+        assert (alone[0] - together[i]).abs().max() <= 1e-4
 
 
 def test_mixture_is_a_real_shape():
