@@ -9,9 +9,11 @@ diffusers' schedulers are given the same choice.
 from __future__ import annotations
 
 import argparse
+import json
 from collections import defaultdict
 from pathlib import Path
 
+from solverkit.bench.report import best_grids
 from solverkit.bench.runner import run_suite
 from solverkit.bench.suite_file import load_suite
 
@@ -32,13 +34,13 @@ def main() -> None:
         num_samples=args.samples, seed=args.seed,
     )  # fmt: skip
     errors: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
-    for row in run_suite(suite, args.out):
+    rows = list(run_suite(suite, args.out))
+    for row in rows:
         if row.get("ode_error") is not None:
             errors[(row["sampler"], row["budget"])][row["grid"]] = row["ode_error"]
     print(f"[models.{args.model}.grids]")
-    for sampler in suite.samplers:
-        best = [min(errors[(sampler, nfe)], key=errors[(sampler, nfe)].__getitem__) for nfe in suite.nfe]
-        print(f'"{sampler}" = [{", ".join(repr(grid) for grid in best)}]'.replace("'", '"'))
+    for sampler, best in best_grids(rows)[args.model].items():
+        print(f'"{sampler}" = {json.dumps(best)}')
     for sampler in suite.samplers:
         for nfe in suite.nfe:
             cells = sorted(errors[(sampler, nfe)].items(), key=lambda item: item[1])

@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from .errors import GridError, OptionError
-from .level import Level, from_log_snr, from_ratio
+from .level import FLOW_FRAME, Level, from_log_snr, from_ratio, to_ratio
 from .schedule import Schedule
 
 
@@ -91,7 +91,7 @@ class Grid:
             return s
         if not s >= 0:
             raise GridError(f"there is no noise level {s!r}; levels are numbers >= 0.")
-        ratio = s if self.frame == 0 else (math.inf if s >= 1 else s / (1 - s))
+        ratio = to_ratio(s, self.frame)
         level = self.schedule.level(ratio, self.frame)
         if self.schedule.integer_time and float(level) in self._neighbours(s):
             exact = replace(self.schedule, integer_time=False).level(ratio, self.frame)  # type: ignore[call-arg]
@@ -160,7 +160,7 @@ def karras(
     a, b = from_ratio(high, frame) ** (1 / rho), from_ratio(low, frame) ** (1 / rho)
     s = [float(v) for v in (a + u * (b - a)) ** rho]
     s[0] = from_ratio(high, frame)
-    return _ended(s if frame == 0 else (math.inf if v >= 1 else v / (1 - v) for v in s), last)
+    return _ended((to_ratio(v, frame) for v in s), last)
 
 
 def log_snr(
@@ -261,6 +261,6 @@ def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "ze
     end = 0.0 if last == "zero" else low / (shift - (shift - 1) * low)
     t = start + u * (end - start)
     t = shift * t / (1 + (shift - 1) * t)
-    ratios = [math.inf if v >= 1 else float(v / (1 - v)) for v in t]
+    ratios = [to_ratio(float(v), FLOW_FRAME) for v in t]
     ratios[0] = schedule.ratio_max
     return ratios

@@ -70,6 +70,13 @@ def from_ratio(ratio: float, frame: int) -> float:
     return 1.0 if math.isinf(ratio) else ratio / (1.0 + ratio)
 
 
+def to_ratio(s: float, frame: int) -> float:
+    """sigma / alpha of s in the frame; inf at alpha = 0. The inverse of `from_ratio`."""
+    if frame == SIGMA_FRAME:
+        return s
+    return math.inf if s >= 1 else s / (1.0 - s)
+
+
 def from_log_snr(lam: float, frame: int) -> float:
     """s in the frame from the half log-SNR; written so that neither limit overflows."""
     if frame == SIGMA_FRAME:

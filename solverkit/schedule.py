@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .errors import GridError, ScheduleError, UnknownNameError
-from .level import FLOW_FRAME, SIGMA_FRAME, Level, from_ratio
+from .level import FLOW_FRAME, SIGMA_FRAME, Level, from_ratio, to_ratio
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,12 @@ class Schedule:
         s = float(s)
         if not s >= 0:
             raise GridError(f"a noise level must be a number >= 0, got {s!r}.")
-        ratio = s if self.frame == SIGMA_FRAME else (math.inf if s >= 1 else s / (1 - s))
+        ratio = to_ratio(s, self.frame)
         if snap and self.integer_time:
             return self.level(ratio)
         alpha, sigma = self.alpha_sigma(ratio)
         time = self.time(ratio)
         return Level(s, round(time) if self.integer_time else time, alpha + self.frame * sigma, self.frame)
-
-    def at_time(self, time: float) -> Level:
-        """The level that a told time means."""
-        return self.level(self.ratio(time))
 
 
 @dataclass(frozen=True)
@@ -187,5 +183,4 @@ class Flow(Schedule):
         return self.time_scale * from_ratio(ratio, FLOW_FRAME)
 
     def ratio(self, time: float) -> float:
-        t = time / self.time_scale
-        return math.inf if t >= 1 else t / (1 - t)
+        return to_ratio(time / self.time_scale, FLOW_FRAME)

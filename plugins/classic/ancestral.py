@@ -19,12 +19,6 @@ def _contraction(s: Any, t: Any) -> float:
     return t * s.alpha / (t.alpha * s)
 
 
-def check_eta(eta: float) -> None:
-    """Raises OptionError for a negative eta."""
-    if eta < 0:
-        raise OptionError(f"eta must be at least 0, got {eta}.")
-
-
 def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
     """DDIM: noise u = eta t sqrt(1 - r^2), at most t.
 
@@ -34,14 +28,7 @@ def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
     Args:
         eta: 0 is deterministic.
     """
-    check_eta(eta)
-    for s, t in grid.steps():
-        denoised = model(x, s)
-        u = min(t, eta * t * math.sqrt(1 - _contraction(s, t) ** 2))
-        x = t.alpha * denoised + (math.sqrt(t * t - u * u) / s) * (x - s.alpha * denoised)
-        if u > 0:
-            x = x + u * noise(s, t)
-    return x
+    return euler_ancestral(model, x, grid, noise, eta)
 
 
 def euler_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:
@@ -54,7 +41,8 @@ def euler_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0
         eta: Share of the posterior noise; 0 is Euler.
         s_noise: Standard deviation of the noise.
     """
-    check_eta(eta)
+    if eta < 0:
+        raise OptionError(f"eta must be at least 0, got {eta}.")
     for s, t in grid.steps():
         denoised = model(x, s)
         u = min(t, eta * t * math.sqrt(1 - _contraction(s, t) ** 2))

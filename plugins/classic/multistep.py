@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import solverkit as sk
 from solverkit import Grid
+from solverkit.level import to_ratio
 
 from .quadrature import lagrange_weights
 
@@ -88,9 +89,9 @@ def deis(
     _check_order(order, 3)
     schedule, frame, steps = grid.schedule, grid.frame, len(grid) - 1
     maps: dict[str, Callable[[float], float]] = {
-        "time": lambda u: schedule.time(_ratio(u, frame)),
+        "time": lambda u: schedule.time(to_ratio(u, frame)),
         "rho": lambda u: u,
-        "log-rho": lambda u: math.log(_ratio(u, frame)) if 0 < _ratio(u, frame) < math.inf else math.nan,
+        "log-rho": lambda u: math.log(to_ratio(u, frame)) if 0 < to_ratio(u, frame) < math.inf else math.nan,
     }
     to_variable = maps[variable]
     logarithmic = getattr(schedule, "told", "sigma") != "sigma"
@@ -109,13 +110,6 @@ def deis(
         weights = lagrange_weights([nodes[j] for j in usable], s, t, to_variable, 4 if variable == "rho" else 48)
         x = x + sum(w * history[j] for w, j in zip(weights, usable))
     return x
-
-
-def _ratio(u: float, frame: int) -> float:
-    """sigma / alpha of s = u in a frame."""
-    if frame == 0:
-        return u
-    return math.inf if u >= 1 else u / (1 - u)
 
 
 __all__ = ["adams_bashforth", "deis", "ipndm"]
