@@ -24,6 +24,7 @@ _NAMES = {
     "symbol": "op keep",
     "catalogue": "samplers grids models metrics",
     "hookspecs": "hookimpl",
+    "scheduler": "SolverKitScheduler SchedulerMixin restore_native",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = ("errors", "testing", "problems", "guidance", "bench", "hub")
@@ -55,5 +56,6 @@ if TYPE_CHECKING:
     from .plan import Plan, State, advance, begin, trace
     from .sampling import Result, sample
     from .schedule import EDM, VE, Flow, Schedule
+    from .scheduler import SchedulerMixin, SolverKitScheduler, restore_native
     from .symbol import keep, op
     from .variance_preserving import VP, SubVP

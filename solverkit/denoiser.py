@@ -1,15 +1,7 @@
 """The one model interface: d(x, level) -> E[x_0 | x], whatever the network predicts and however it is told the noise.
 
-x arrives in the frame of the run (see `level.py`); the network sees its own x = k x and its own time. With alpha and
-sigma the network's own coefficients and x its own state, the denoised prediction is
-
-    epsilon             (x - sigma out) / alpha
-    sample, denoised    out
-    v_prediction        (alpha x - sigma out) / (alpha^2 + sigma^2)          v = alpha eps - sigma x_0
-    flow_prediction     (x - sigma out) / (alpha + sigma)                    u = eps - x_0
-    score               (x + sigma^2 out) / alpha
-    edm                 c_skip x + c_out F(c_in x, c_noise)                  Karras et al. 2022, Table 1
-    autoencoder         x + (s / sigma_train)^2 (r(x) - x)                   Alain and Bengio 2014, Theorem 1
+x arrives in the frame of the run (see `level.py`); the network sees its own x = k x and its own time. What it answers is
+turned into the denoised prediction by the weights of `prediction.py`.
 """
 
 from __future__ import annotations
@@ -24,11 +16,8 @@ import torch
 from .counting import record
 from .errors import DenoiserError, NonFiniteError, SolverKitError, UnknownNameError
 from .level import Level
+from .prediction import PREDICTIONS, denoised_weights, input_scale
 from .schedule import VE, Schedule
-
-PREDICTIONS = (
-    "epsilon", "sample", "denoised", "v_prediction", "flow_prediction", "score", "edm", "autoencoder",
-)  # fmt: skip
 
 
 @runtime_checkable
@@ -93,34 +82,13 @@ class Denoiser:
         level = self.schedule.at(level)
         alpha, sigma = level.alpha * level.scale, float(level) * level.scale
         own = x if level.scale == 1.0 else x * level.scale
-        if self.prediction in ("sample", "denoised"):
-            return self._ask(own, level.time).to(x.dtype, copy=True)  # a network may reuse its output's memory
-        if self.prediction == "epsilon":
-            if level.alpha == 0:
-                raise DenoiserError(
-                    "an epsilon network says nothing about x_0 where alpha = 0 (zero terminal SNR); such networks "
-                    "predict v or the sample. Pass prediction='v_prediction', or start the grid below alpha = 0."
-                )
-            return (own - sigma * self._ask(own, level.time).to(x.dtype)) / alpha
-        if self.prediction == "v_prediction":
-            v = self._ask(own, level.time).to(x.dtype)
-            return (alpha * own - sigma * v) / (alpha**2 + sigma**2)
-        if self.prediction == "flow_prediction":
-            return (own - sigma * self._ask(own, level.time).to(x.dtype)) / (alpha + sigma)
-        if self.prediction == "score":
-            if level.alpha == 0:
-                raise DenoiserError("a score says nothing about x_0 where alpha = 0; start the grid below it.")
-            return (own + sigma**2 * self._ask(own, level.time).to(x.dtype)) / alpha
-        if self.prediction == "edm":
-            return self._edm(own, level)
-        r = self._ask(own, None).to(x.dtype)
-        return own + (sigma / (self.sigma_train or 1.0)) ** 2 * (r - own)
-
-    def _edm(self, x: torch.Tensor, level: Level) -> torch.Tensor:
-        sigma, data = level.ratio, getattr(self.schedule, "sigma_data", 0.5)
-        norm = math.hypot(sigma, data)
-        c_skip, c_out, c_in = (data / norm) ** 2, sigma * data / norm, 1 / norm
-        return c_skip * x + c_out * self._ask(c_in * x, level.time).to(x.dtype)
+        parameter = self.sigma_train if self.prediction == "autoencoder" else getattr(self.schedule, "sigma_data", 0.5)
+        w_x, w_out = denoised_weights(self.prediction, alpha, sigma, parameter or 1.0)
+        c_in = input_scale(self.prediction, sigma, parameter or 1.0)
+        time = None if self.prediction == "autoencoder" else level.time
+        out = self._ask(own if c_in == 1.0 else own * c_in, time)
+        answer = out.to(x.dtype) * w_out  # a new tensor: a network may reuse its output's memory
+        return answer if w_x == 0 else answer.add_(own, alpha=w_x)
 
     def _ask(self, x: torch.Tensor, time: float | None) -> torch.Tensor:
         parameter = self._parameter()
@@ -207,7 +175,7 @@ def wrap(
     Args:
         net: Called as net(x, time, **fixed_kwargs), x of shape (B, ...) in the network's own coordinates and dtype, time of
             shape (B,); for prediction="autoencoder" as net(x). Returns a tensor, a tuple, or an object with `.sample`.
-        prediction: One of `PREDICTIONS` (see the module).
+        prediction: One of `PREDICTIONS` (see `prediction.py`).
         schedule: What the network was trained on: `sk.VP()`, `sk.SubVP()`, `sk.VE()`, `sk.EDM()`, `sk.Flow()`.
         shape: Shape of one sample, so that `sk.sample(..., num_samples=n)` knows it.
         sigma_train: The corruption level of a denoising autoencoder.
@@ -229,10 +197,13 @@ def wrap(
         raise DenoiserError("schedule is missing: pass what the network was trained on, e.g. schedule=sk.VP().")
     if not isinstance(schedule, Schedule):
         raise DenoiserError(f"schedule must be a sk.Schedule such as sk.VP(), got {type(schedule).__name__}.")
-    if prediction == "edm":
+    if prediction in ("edm", "edm_v"):
         if not isinstance(schedule, VE):
-            raise DenoiserError("prediction='edm' (raw F) needs schedule=sk.EDM(); VP networks predict epsilon or v.")
-        schedule = replace(schedule, told="quarter-log")  # c_noise = log(sigma) / 4
+            raise DenoiserError(
+                f"prediction={prediction!r} (raw F) needs schedule=sk.EDM(); VP networks predict epsilon or v."
+            )
+        if schedule.told != "arctan":
+            schedule = replace(schedule, told="quarter-log")  # c_noise = log(sigma) / 4
     if isinstance(net, torch.nn.Module):
         net.eval()
     return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma_train)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import ScheduleError, UnknownNameError
 from .schedule import EDM, VE, Flow, Schedule
-from .variance_preserving import VP, DiscreteVP
+from .variance_preserving import VP
 
 ADVICE = "Pass schedule= and prediction= yourself, e.g. schedule=sk.VP('linear'), prediction='epsilon'."
 
@@ -30,11 +30,20 @@ _FLOW_PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "flow_prediction"
 _VELOCITY_CLASSES = ("FlowMatchEuler", "FlowMatchHeun", "FlowMatchLCM", "LTXEulerAncestralRF")
 
 # classes that diffusers hides behind scipy and torchsde: without those packages their signatures cannot be read
+_HIDDEN_VP = {
+    "num_train_timesteps": 1000, "beta_schedule": "linear", "trained_betas": None, "prediction_type": "epsilon",
+    "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False, "timestep_spacing": "linspace",
+    "steps_offset": 0,
+}  # fmt: skip
 _HIDDEN: dict[str, dict[str, Any]] = {
-    "LMSDiscreteScheduler": {"beta_start": 1e-4, "beta_end": 0.02},
-    "DPMSolverSDEScheduler": {"beta_start": 0.00085, "beta_end": 0.012},
-}
-_HIDDEN_ALL = {"num_train_timesteps": 1000, "beta_schedule": "linear", "trained_betas": None, "prediction_type": "epsilon"}
+    "LMSDiscreteScheduler": {**_HIDDEN_VP, "beta_start": 1e-4, "beta_end": 0.02},
+    "DPMSolverSDEScheduler": {**_HIDDEN_VP, "beta_start": 0.00085, "beta_end": 0.012, "noise_sampler_seed": None},
+    "CosineDPMSolverMultistepScheduler": {
+        "sigma_min": 0.3, "sigma_max": 500, "sigma_data": 1.0, "sigma_schedule": "exponential",
+        "num_train_timesteps": 1000, "solver_order": 2, "prediction_type": "v_prediction", "rho": 7.0,
+        "solver_type": "midpoint", "lower_order_final": True, "euler_at_final": False, "final_sigmas_type": "zero",
+    },
+}  # fmt: skip
 
 
 def _exp(t: float) -> float:
@@ -65,11 +74,11 @@ def from_config(config: Mapping[str, Any]) -> tuple[Schedule, str]:
     if not isinstance(config, Mapping):
         raise ScheduleError(f"a scheduler config is a dict (scheduler_config.json), got {type(config).__name__}.")
     name = str(config.get("_class_name") or "")
-    defaults = _defaults(name) if name else None
+    defaults = class_defaults(name) if name else None
     family = _family(name, defaults, config)
     merged = _Config(name or "config", {**(defaults or {}), **config})
     try:
-        return {"vp": _vp, "flow": _flow, "edm": _edm, "ve": _ve}[family](merged)
+        return _READERS[family](merged)
     except (TypeError, ValueError, UnknownNameError) as error:
         if isinstance(error, ScheduleError):
             raise
@@ -113,7 +122,7 @@ class _Config:
         return known[given]
 
 
-def _defaults(name: str) -> dict[str, Any] | None:
+def class_defaults(name: str) -> dict[str, Any] | None:
     """Defaults of a diffusers scheduler's constructor; None for a class that diffusers does not have."""
     import diffusers
 
@@ -123,7 +132,7 @@ def _defaults(name: str) -> dict[str, Any] | None:
     except (AttributeError, TypeError, ValueError, ImportError, RuntimeError):
         return None
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):  # a stand-in for a class whose dependency is missing
-        return {**_HIDDEN_ALL, **_HIDDEN[name]} if name in _HIDDEN else {}
+        return _HIDDEN.get(name, {})
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
@@ -133,9 +142,12 @@ def _family(name: str, defaults: Mapping[str, Any] | None, config: Mapping[str, 
     flow = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
     betas = any(config.get(key) is not None for key in ("beta_schedule", "trained_betas"))
     if name.startswith(_VELOCITY_CLASSES):
-        return "flow"
-    if name.startswith("EDM"):
+        # Cosmos 2 runs sigma = 80 .. 0.002 through a flow-matching class and hands it (x - D) / sigma
+        return "ve_epsilon" if (config.get("sigma_max") or 0) > 1 and config.get("sigma_data") is not None else "flow"
+    if name.startswith(("EDM", "CosineDPM")):
         return "edm"
+    if config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction":
+        return "continuous"  # Stable Video Diffusion: EDM's coordinates and told time with sigma_data = 1
     if name == "ScoreSdeVeScheduler":
         return "ve"
     if defaults is None:
@@ -176,11 +188,6 @@ def _vp_or_converted(name: str, defaults: Mapping[str, Any], config: Mapping[str
 
 def _vp(config: _Config) -> tuple[Schedule, str]:
     prediction = config.prediction(_VP_PREDICTIONS, "epsilon")
-    if config.get("timestep_type", "discrete") != "discrete":
-        raise ScheduleError(
-            f"the {config.name} has timestep_type={config.get('timestep_type')!r} (the network is told log(sigma) / 4), "
-            f"which this library does not read on VP. {ADVICE}"
-        )
     steps = config.steps()
     betas: str | tuple[float, ...] = config.get("beta_schedule", "")
     trained = config.get("trained_betas")
@@ -228,66 +235,29 @@ def _flow(config: _Config) -> tuple[Schedule, str]:
 
 
 def _edm(config: _Config) -> tuple[Schedule, str]:
-    if config.get("prediction_type", "epsilon") != "epsilon":
-        raise ScheduleError(
-            f"the {config.name} has prediction_type={config.get('prediction_type')!r}; of an EDM scheduler only 'epsilon' "
-            "(the raw F of Karras et al. 2022, Table 1) is read. v_prediction is -F: wrap lambda x, t: -net(x, t) as "
-            "prediction='edm' with schedule=sk.EDM(...)."
-        )
+    prediction = config.prediction({"epsilon": "edm", "v_prediction": "edm_v"}, "epsilon")
     low, high, data = config.number("sigma_min"), config.number("sigma_max"), config.number("sigma_data", 0.5)
-    return EDM(low, high, told="quarter-log", sigma_data=data), "edm"
+    told = "arctan" if config.name.startswith("CosineDPM") else "quarter-log"
+    return EDM(low, high, told=told, sigma_data=data), prediction
+
+
+def _continuous(config: _Config) -> tuple[Schedule, str]:
+    vp, _ = _vp(config)
+    low, high = config.number("sigma_min", vp.ratio_min), config.number("sigma_max", min(vp.ratio_max, 4096.0))
+    return EDM(low, high, told="quarter-log", sigma_data=1.0), "edm_v"
 
 
 def _ve(config: _Config) -> tuple[Schedule, str]:
     return VE(config.number("sigma_min"), config.number("sigma_max")), "score"
 
 
+def _ve_epsilon(config: _Config) -> tuple[Schedule, str]:
+    return VE(config.number("sigma_min", 0.002), config.number("sigma_max")), "epsilon"
+
+
+_READERS = {"vp": _vp, "flow": _flow, "edm": _edm, "continuous": _continuous, "ve": _ve, "ve_epsilon": _ve_epsilon}
+
+
 def _from_alpha_bar(alpha_bar: Callable[[float], float], steps: int) -> tuple[float, ...]:
     pairs = ((alpha_bar(i / steps), alpha_bar((i + 1) / steps)) for i in range(steps))
     return tuple(min(1 - after / before, 0.999) for before, after in pairs)
-
-
-def to_config(schedule: Schedule, prediction: str) -> dict[str, Any] | None:
-    """A diffusers scheduler config that `from_config` reads back as exactly this; None where diffusers has none."""
-    config: dict[str, Any]
-    if isinstance(schedule, DiscreteVP):
-        named = isinstance(schedule.betas, str)
-        betas = "squaredcos_cap_v2" if schedule.betas == "cosine" else schedule.betas
-        config = {
-            "_class_name": "DDPMScheduler" if schedule.snr_shift_scale == 1 else "CogVideoXDDIMScheduler",
-            "num_train_timesteps": schedule.num_train_timesteps,
-            "beta_schedule": betas if named else "linear",
-            "trained_betas": None if named else list(betas),
-            "beta_start": schedule.beta_start,
-            "beta_end": schedule.beta_end,
-            "prediction_type": prediction,
-            "rescale_betas_zero_snr": schedule.zero_terminal_snr,
-            "clip_sample": False,
-        }
-        if schedule.snr_shift_scale != 1:
-            config["snr_shift_scale"] = schedule.snr_shift_scale
-        if schedule.integer_time:
-            config["integer_time"] = True  # diffusers keeps keys that it does not know
-    elif isinstance(schedule, Flow) and schedule.time_scale == int(schedule.time_scale):
-        config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": schedule.shift}
-        config["num_train_timesteps"] = int(schedule.time_scale)
-    elif isinstance(schedule, EDM):
-        config = {"_class_name": "EDMEulerScheduler", "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
-        config |= {"sigma_data": schedule.sigma_data, "prediction_type": "epsilon"}
-    elif isinstance(schedule, VE):
-        config = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
-    else:
-        return None
-    try:
-        back, read = from_config(config)
-    except ScheduleError:
-        return None
-    same = read == prediction and type(back) is type(schedule) and _levels_of(back) == _levels_of(schedule)
-    return config if same else None
-
-
-def _levels_of(schedule: Schedule) -> tuple[object, ...]:
-    """What distinguishes two schedules of one class: betas by name or value, not the unused parameters beside them."""
-    if not isinstance(schedule, DiscreteVP):
-        return (schedule,)
-    return (schedule.log_ratios.tobytes(), schedule.integer_time, schedule.zero_terminal_snr)

@@ -27,6 +27,7 @@ class Grid:
         levels: Levels of one frame, strictly descending. Build them with `Grid.from_ratios` or `make_grid`.
         schedule: What the levels were made from.
         on_step: Called whenever a step begins; a trace learns from it which evaluations start a step.
+        before: How many steps of the run lie before this grid, where it is the tail of a longer one.
 
     Raises:
         GridError: NaN, rising or negative levels, or fewer than two.
@@ -35,6 +36,7 @@ class Grid:
     levels: tuple[Level, ...]
     schedule: Schedule
     on_step: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    before: int = 0
 
     def __post_init__(self) -> None:
         values = [float(s) for s in self.levels]
@@ -107,9 +109,14 @@ class Grid:
         i = bisect_left(ascending, s)
         return tuple(ascending[max(i - 1, 0) : i + 1])
 
+    @property
+    def run_steps(self) -> int:
+        """The number of steps of the whole run: rules such as "fewer than 15 steps" mean this, not the tail's length."""
+        return self.before + len(self) - 1
+
     def tail(self, i: int) -> Grid:
         """The grid from node i on."""
-        return replace(self, levels=self.levels[i:])
+        return replace(self, levels=self.levels[i:], before=self.before + i)
 
     def coarse(self, counts: Sequence[int]) -> Grid:
         """The grid whose steps span counts[0], counts[1], ... of this grid's steps (single-step solvers)."""

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from .denoiser import Denoiser, DenoiserLike, wrap
-from .diffusers_config import from_config, to_config
+from .diffusers_config import from_config
+from .diffusers_export import to_config
 from .diffusers_network import WEIGHTS, WRAP_IT, build, check_labels, classes, load_weights, read_json, sample_shape
 from .errors import LoadError, OptionError, ScheduleError, UnknownNameError
 from .guidance import classifier_free

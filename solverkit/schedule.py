@@ -81,12 +81,15 @@ class Schedule:
         return Level(s, round(time) if self.integer_time else time, alpha + self.frame * sigma, self.frame)
 
 
+TOLD = ("sigma", "log", "quarter-log", "arctan", "index")
+
+
 @dataclass(frozen=True)
 class VE(Schedule):
     """Variance exploding: alpha = 1, sigma from sigma_min to sigma_max (Song et al. 2021, eq. 9).
 
-    told: "sigma" (the network is told sigma), "log" (log sigma), or "index" (0 at sigma_max .. num_levels - 1 at sigma_min,
-    the discrete NCSN convention).
+    told: "sigma" (the network is told sigma), "log" (log sigma), "quarter-log" (log(sigma) / 4, EDM's c_noise), "arctan"
+    (2 / pi atan(sigma)), or "index" (0 at sigma_max .. num_levels - 1 at sigma_min, the discrete NCSN convention).
     """
 
     sigma_min: float = 0.01
@@ -97,8 +100,8 @@ class VE(Schedule):
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min <= self.sigma_max < math.inf:
             raise ScheduleError(f"VE needs 0 < sigma_min <= sigma_max < inf, got {self.sigma_min} and {self.sigma_max}.")
-        if self.told not in ("sigma", "log", "quarter-log", "index"):
-            raise UnknownNameError("told time", self.told, ["sigma", "log", "quarter-log", "index"])
+        if self.told not in TOLD:
+            raise UnknownNameError("told time", self.told, TOLD)
 
     @property
     def ratio_max(self) -> float:
@@ -117,6 +120,8 @@ class VE(Schedule):
     def time(self, ratio: float) -> float:
         if self.told == "sigma":
             return ratio
+        if self.told == "arctan":
+            return 2 / math.pi * math.atan(ratio)
         log_sigma = math.log(max(ratio, 1e-20))
         if self.told == "index":
             span = math.log(self.sigma_max / self.sigma_min) or 1.0
@@ -126,6 +131,8 @@ class VE(Schedule):
     def ratio(self, time: float) -> float:
         if self.told == "sigma":
             return time
+        if self.told == "arctan":
+            return math.tan(time * math.pi / 2)
         if self.told == "index":
             return self.sigma_max * (self.sigma_min / self.sigma_max) ** (time / (self.num_levels - 1))
         return math.exp(time if self.told == "log" else 4 * time)

@@ -44,7 +44,7 @@ def heun(
     """
     if s_churn < 0:
         raise OptionError(f"s_churn must be at least 0, got {s_churn}.")
-    gamma = min(s_churn / (len(grid) - 1), math.sqrt(2.0) - 1)
+    gamma = min(s_churn / grid.run_steps, math.sqrt(2.0) - 1)
     for s, t in grid.steps():
         if gamma > 0 and s.alpha > 0 and s_tmin <= s.ratio <= s_tmax:
             raised = min(s.ratio * (1 + gamma), grid.schedule.ratio_max)

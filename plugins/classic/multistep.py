@@ -100,7 +100,7 @@ def deis(
     for i, (s, t) in enumerate(grid.steps()):
         d = sk.keep((x - model(x, s)) / s)
         history, nodes = [d, *history[: order - 1]], [to_variable(float(s)), *nodes[: order - 1]]
-        k = min(len(history), steps - i) if lower_order_final and steps < 15 else len(history)
+        k = min(len(history), steps - i) if lower_order_final and grid.run_steps < 15 else len(history)
         if t == 0 and (variable == "log-rho" or (variable == "time" and logarithmic)):
             k = 1  # the polynomial has no value at the end
         usable = [j for j in range(k) if math.isfinite(nodes[j]) and nodes[j] not in nodes[:j]]

@@ -12,13 +12,13 @@ from .exponential import contraction, exact_step, phi, step_length
 History = list[tuple[Level, Any]]
 
 
-def usable_order(order: int, i: int, steps: int, t: Level, history: History, lower_order_final: bool) -> int:
+def usable_order(order: int, i: int, grid: Grid, t: Level, history: History, lower_order_final: bool) -> int:
     """The order of step i: limited by finite history, by the ending, and 1 where the step has infinite length in lam."""
     finite = sum(math.isfinite(level.lam) for level, _ in history)
     if t == 0:
         return 1
-    if lower_order_final and steps < 15:
-        order = min(order, steps - i)
+    if lower_order_final and grid.run_steps < 15:
+        order = min(order, len(grid) - 1 - i)
     return max(1, min(order, finite))
 
 
@@ -40,11 +40,10 @@ def dpmpp_2m(
         lower_order_final: In a run of fewer than 15 steps the last step is of first order.
     """
     history: History = []
-    steps = len(grid) - 1
     for i, (s, t) in enumerate(grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
-        order = usable_order(2, i, steps, t, history, lower_order_final)
+        order = usable_order(2, i, grid, t, history, lower_order_final)
         x = exact_step(x, m0, s, t)
         if order == 2:
             h, (previous, m1) = step_length(s, t), history[1]
@@ -89,11 +88,10 @@ def dpmpp_3m(
         lower_order_final: In a run of fewer than 15 steps the last two steps are of second and first order.
     """
     history: History = []
-    steps = len(grid) - 1
     for i, (s, t) in enumerate(grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]
-        order = usable_order(3, i, steps, t, history, lower_order_final)
+        order = usable_order(3, i, grid, t, history, lower_order_final)
         x = exact_step(x, m0, s, t)
         if order == 1:
             continue

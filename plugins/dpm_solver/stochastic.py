@@ -49,11 +49,10 @@ def dpmpp_2m_sde(
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    steps = len(grid) - 1
     for i, (s, t) in enumerate(grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
-        order = usable_order(2, i, steps, t, history, lower_order_final)
+        order = usable_order(2, i, grid, t, history, lower_order_final)
         x = _first_order(x, m0, s, t, eta)
         if order == 2:
             h, (previous, m1) = step_length(s, t), history[1]
@@ -87,11 +86,10 @@ def dpmpp_3m_sde(
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    steps = len(grid) - 1
     for i, (s, t) in enumerate(grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]
-        order = usable_order(3, i, steps, t, history, lower_order_final)
+        order = usable_order(3, i, grid, t, history, lower_order_final)
         x = _first_order(x, m0, s, t, eta)
         h = step_length(s, t)
         g = (1 + eta) * h

@@ -1,0 +1,212 @@
+"""From a sampler and the levels of a run to a plan that a pipeline can drive one network output at a time.
+
+A pipeline counts its steps, may start anywhere, and hands over its own latents and the raw output of the network. So the
+run is laid out once for all evaluations (`lay_out`), traced again from the evaluation where a pipeline starts (`start_at`),
+and rewritten for what the pipeline hands over (`NativePlan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+
+from .diffusers_convention import Convention
+from .errors import GridError, TraceError
+from .grid import Grid
+from .level import Level
+from .plan import Plan, trace
+from .plugins import SamplerCard
+from .rescale import place, rescale
+
+
+def first_order_until(card: SamplerCard, options: dict[str, Any], path: Sequence[Level], left: int) -> Callable[..., Any]:
+    """A sampler that follows `path` by first-order steps, then hands over to `card` for the grid's last `left` steps."""
+
+    def sampler(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
+        for s, t in pairwise(path):
+            grid.begin_step()
+            denoised = model(x, s)
+            if t != s:
+                x = x + (t - s) * ((x - denoised) / s)
+        return card.fn(model, x, grid.tail(len(grid) - 1 - left), noise, **options) if left else x
+
+    return sampler
+
+
+class Layout(NamedTuple):
+    """All evaluations of a run.
+
+    Attributes:
+        plan: From the first evaluation to the last.
+        order: 2 where each step has two evaluations (the last may have one), else 1.
+    """
+
+    plan: Plan
+    order: int
+
+
+def lay_out(card: SamplerCard, options: dict[str, Any], make: Callable[[int], Grid], n: int) -> Layout:
+    """A run of n steps, or of exactly n evaluations where a step has more than two of them.
+
+    In the latter case as many whole steps as fit stand at the end, and first-order steps fill the beginning.
+
+    Args:
+        card, options: The sampler.
+        make: The grid of any number of steps up to n.
+        n: What the pipeline calls num_inference_steps.
+
+    Raises:
+        SolverKitError: from the sampler or the grid.
+    """
+    plan = trace(card, make(n), **options)
+    if plan.nfe <= n:
+        return Layout(plan, 1)
+    counts = _evaluations(plan.boundary)
+    if set(counts[:-1]) <= {2} and counts[-1] in (1, 2):
+        return Layout(plan, 2)
+    for steps in range(n - 1, -1, -1):
+        lead = n - trace(card, make(steps), **options).nfe if steps else n
+        if lead < 0:
+            continue
+        grid = make(steps + lead)
+        plan = trace(first_order_until(card, options, grid.levels[: lead + 1], steps), grid)
+        if plan.nfe == n:
+            break
+    return Layout(plan, 1)
+
+
+def _evaluations(boundary: Sequence[bool]) -> list[int]:
+    """How many evaluations each step has."""
+    starts = [j for j, first in enumerate(boundary) if first]
+    return [b - a for a, b in pairwise([*starts, len(boundary)])]
+
+
+def start_at(plan: Plan, card: SamplerCard, options: dict[str, Any], index: int) -> Plan:
+    """The plan of the run that begins at evaluation `index`, with the same levels as `plan` has from there on.
+
+    A start inside a step takes first-order steps to the next boundary.
+
+    Raises:
+        TraceError: the sampler asks at other levels when it starts there.
+    """
+    if index == 0:
+        return plan
+    for nodes in (plan.grid, _boundary_nodes(plan)):
+        with suppress(GridError):
+            found = _from(nodes, plan, card, options, index)
+            if found is not None and [float(s) for s in found.levels] == [float(s) for s in plan.levels[index:]]:
+                return replace(found, levels=plan.levels[index:])
+    raise TraceError(
+        f"{card.name!r} started at evaluation {index} of {plan.nfe} asks for other noise levels than the pipeline's "
+        "timesteps have; start at the first one, or choose another sampler for a run that begins in the middle."
+    )
+
+
+def _boundary_nodes(plan: Plan) -> Grid:
+    """A grid of the levels where steps begin, for samplers that lay out levels of their own."""
+    nodes = [level for level, first in zip(plan.levels, plan.boundary) if first]
+    return replace(plan.grid, levels=(*nodes, plan.grid[-1]), before=0)
+
+
+def _from(nodes: Grid, plan: Plan, card: SamplerCard, options: dict[str, Any], index: int) -> Plan | None:
+    """First-order steps from evaluation `index` to the next boundary that is one of the nodes, then the sampler."""
+    place = {float(node): i for i, node in enumerate(nodes)}
+    ready = (j for j in range(index, plan.nfe) if plan.boundary[j] and float(plan.levels[j]) in place)
+    boundary = next(ready, plan.nfe)
+    end = place[float(plan.levels[boundary])] if boundary < plan.nfe else len(nodes) - 1
+    if boundary == index:
+        return trace(card, nodes.tail(end), **options)
+    path = [*plan.levels[index:boundary], nodes[end]]
+    if any(t > s for s, t in pairwise(path)):
+        return None
+    left = len(nodes) - 1 - end
+    grid = replace(nodes, levels=(path[0], *nodes.levels[end:]))
+    grid = replace(grid, before=nodes.run_steps - len(grid) + 1)
+    return trace(first_order_until(card, options, path, left), grid)
+
+
+class Prediction(NamedTuple):
+    """How to make the stored prediction of one evaluation: denoised = unit * stored.
+
+    Attributes:
+        from_output: stored = output + weight * latents; else stored = latents + weight * output.
+        weight: See `from_output`.
+        unit: What the stored prediction is multiplied by.
+    """
+
+    from_output: bool
+    weight: float
+    unit: float
+
+
+def prediction(w_x: float, w_out: float) -> Prediction:
+    """The cheaper half of denoised = w_x * latents + w_out * output: the larger weight becomes the unit."""
+    if abs(w_x) >= abs(w_out):
+        return Prediction(False, w_out / w_x, w_x)
+    return Prediction(True, w_x / w_out, w_out)
+
+
+@dataclass(frozen=True)
+class NativePlan:
+    """A plan for a pipeline's latents and the network's raw output. Immutable: copies share it.
+
+    Attributes:
+        plan: Rewritten (`rescale`): states are the latents, predictions are in units of their own.
+        start: The evaluation of the layout where it begins.
+        predictions: One for each evaluation; empty where the denoised prediction itself is stored (clipping).
+        weights: (w_x, w_out) of each evaluation.
+        prelude: Something happens to the latents before the first evaluation.
+        keeps_latents: For each evaluation: its latents are read again later.
+        stochastic: The plan draws.
+    """
+
+    plan: Plan
+    start: int
+    predictions: tuple[Prediction, ...]
+    weights: tuple[tuple[float, float], ...]
+    prelude: bool
+    keeps_latents: tuple[bool, ...]
+    stochastic: bool
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NativePlan:
+        return self
+
+    def placed(self, device: torch.device | str | None) -> NativePlan:
+        """The same with its constants on a device."""
+        plan = place(self.plan, device)
+        return self if plan is self.plan else replace(self, plan=plan)
+
+
+def rewrite(plan: Plan, convention: Convention, start: int) -> NativePlan:
+    """A traced plan for the pipelines of a native class.
+
+    Raises:
+        TraceError: something is drawn before the first evaluation.
+        DenoiserError: the prediction says nothing about x_0 at one of the levels.
+    """
+    first = plan.segments[0]
+    if any(i.kind == "draw" for i in first.instructions):
+        raise TraceError(
+            "this sampler draws noise before its first evaluation, which a scheduler cannot do: what happens there must be "
+            "deterministic. Use sk.sample, or start at the largest noise level."
+        )
+    weights = tuple(convention.weights(level) for level in plan.levels)
+    clipped = convention.clip is not None or convention.threshold is not None
+    predictions = () if clipped else tuple(prediction(*pair) for pair in weights)
+    units = [p.unit for p in predictions] or [1.0] * plan.nfe
+    states = [convention.scale(level) for level in (*plan.levels, plan.grid[-1])]
+    start_scale = convention.scale(plan.grid[0])
+    return NativePlan(
+        rescale(plan, start_scale, states, units),
+        start,
+        predictions,
+        weights,
+        bool(first.instructions or first.carry) or first.x != ((0, 1.0),) or start_scale != states[0],
+        tuple(len(before.carry) in after.carry for before, after in pairwise(plan.segments)),
+        plan.draws > 0,
+    )
