@@ -3,8 +3,9 @@
     python benchmarks/overhead.py
 
 One thread, float32, one interleaved run: each round times one full run of every contestant in random order, and the
-medians over rounds are compared, so that a machine that slows down slows all of them. Ours is a row of the plan (`advance`,
-denoised prediction given); theirs is `step` (model output given).
+medians over rounds are compared, so that a machine that slows down slows all of them. Theirs is `step` (model output
+given). Ours is a row of the plan (`advance`, denoised prediction given), and `SolverKitScheduler.step`, which takes the
+model output and returns the denoised prediction too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
@@ -21,12 +23,18 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 import solverkit as sk
 
 STEPS = 20
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 PAIRS = {
     "dpmpp-2m": (DPMSolverMultistepScheduler, {}, {"solver_order": 2}),
     "unipc": (UniPCMultistepScheduler, {"order": 2}, {"solver_order": 2}),
     "unipc-3": (UniPCMultistepScheduler, {"order": 3}, {"solver_order": 3}),
 }
-LIMITS = {("dpmpp-2m", "small"): 0.15, ("dpmpp-2m", "large"): 0.20, ("unipc", "small"): 0.10, ("unipc", "large"): 0.15}
+LIMITS = {
+    ("advance", "dpmpp-2m", "small"): 0.15, ("advance", "dpmpp-2m", "large"): 0.20,
+    ("advance", "unipc", "small"): 0.10, ("advance", "unipc", "large"): 0.15,
+    ("step", "dpmpp-2m", "small"): 0.18, ("step", "dpmpp-2m", "large"): 0.35,
+    ("step", "unipc", "small"): 0.10, ("step", "unipc", "large"): 0.15,
+}  # fmt: skip
 SHAPES = {"small": (1, 4, 64, 64), "large": (4, 4, 128, 128)}
 
 
@@ -45,9 +53,7 @@ def our_run(name: str, options: dict, x: torch.Tensor, denoised: torch.Tensor) -
     return run
 
 
-def peer_run(cls: type, options: dict, x: torch.Tensor, output: torch.Tensor) -> Callable[[], float]:
-    peer = cls(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, timestep_spacing="trailing", **options)
-
+def scheduler_run(peer: Any, x: torch.Tensor, output: torch.Tensor) -> Callable[[], float]:
     def run() -> float:
         peer.set_timesteps(STEPS)
         peer.set_begin_index(0)
@@ -70,8 +76,12 @@ def main() -> None:
     for size, shape in SHAPES.items():
         x, output = torch.randn(shape), torch.randn(shape)
         for name, (cls, ours, theirs) in PAIRS.items():
-            contestants[(name, size, "ours")] = our_run(name, ours, x, output)
-            contestants[(name, size, "theirs")] = peer_run(cls, theirs, x, output)
+            peer = cls(**BETAS, timestep_spacing="trailing", **theirs)
+            sampler = name.removesuffix("-3")
+            scheduler = sk.SolverKitScheduler.from_config(peer.config, sampler=sampler, sampler_options=ours)
+            contestants[(name, size, "advance")] = our_run(name, ours, x, output)
+            contestants[(name, size, "step")] = scheduler_run(scheduler, x, output)
+            contestants[(name, size, "theirs")] = scheduler_run(peer, x, output)
     times: dict[tuple[str, str, str], list[float]] = {key: [] for key in contestants}
     for round_ in range(args.rounds + 3):
         order = list(contestants)
@@ -80,12 +90,13 @@ def main() -> None:
             seconds = contestants[key]()
             if round_ >= 3:  # the first rounds warm the allocator
                 times[key].append(seconds)
-    print(f"{'sampler':10} {'shape':18} {'ours':>9} {'diffusers':>10} {'ratio':>7}  limit")
-    for name in PAIRS:
-        for size, shape in SHAPES.items():
-            ours, theirs = (1e6 * statistics.median(times[(name, size, who)]) for who in ("ours", "theirs"))
-            limit = LIMITS.get((name, size))
-            print(f"{name:10} {shape!s:18} {ours:6.1f} us {theirs:7.1f} us {ours / theirs:7.3f}  {limit or ''}")
+    print(f"{'sampler':10} {'shape':18} {'ours':8} {'ours':>9} {'diffusers':>10} {'ratio':>7}  limit")
+    for what in ("advance", "step"):
+        for name in PAIRS:
+            for size, shape in SHAPES.items():
+                ours, theirs = (1e6 * statistics.median(times[(name, size, who)]) for who in (what, "theirs"))
+                figures = f"{ours:6.1f} us {theirs:7.1f} us {ours / theirs:7.3f}  {LIMITS.get((what, name, size), '')}"
+                print(f"{name:10} {shape!s:18} {what:8} {figures}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ and rewritten for what the pipeline hands over (`NativePlan`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -48,6 +48,28 @@ class Layout(NamedTuple):
 
     plan: Plan
     order: int
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """What `set_timesteps` worked out, kept for the next call with the same arguments. Immutable: copies share it.
+
+    Attributes:
+        config: The settings that it holds for.
+        asked: The arguments that it holds for.
+        convention: How the latents are to be read.
+        layout: All evaluations.
+        native: The plan from the first timestep, rewritten.
+    """
+
+    config: dict[str, Any]
+    asked: tuple[Any, ...]
+    convention: Convention
+    layout: Layout
+    native: NativePlan
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Timetable:
+        return self
 
 
 def lay_out(card: SamplerCard, options: dict[str, Any], make: Callable[[int], Grid], n: int) -> Layout:
@@ -96,11 +118,11 @@ def start_at(plan: Plan, card: SamplerCard, options: dict[str, Any], index: int)
     """
     if index == 0:
         return plan
+    wanted = plan.levels[index:]
     for nodes in (plan.grid, _boundary_nodes(plan)):
-        with suppress(GridError):
-            found = _from(nodes, plan, card, options, index)
-            if found is not None and [float(s) for s in found.levels] == [float(s) for s in plan.levels[index:]]:
-                return replace(found, levels=plan.levels[index:])
+        for found in _from(nodes, plan, card, options, index):
+            if [float(s) for s in found.levels] == [float(s) for s in wanted]:
+                return replace(found, levels=wanted)
     raise TraceError(
         f"{card.name!r} started at evaluation {index} of {plan.nfe} asks for other noise levels than the pipeline's "
         "timesteps have; start at the first one, or choose another sampler for a run that begins in the middle."
@@ -113,21 +135,22 @@ def _boundary_nodes(plan: Plan) -> Grid:
     return replace(plan.grid, levels=(*nodes, plan.grid[-1]), before=0)
 
 
-def _from(nodes: Grid, plan: Plan, card: SamplerCard, options: dict[str, Any], index: int) -> Plan | None:
-    """First-order steps from evaluation `index` to the next boundary that is one of the nodes, then the sampler."""
+def _from(nodes: Grid, plan: Plan, card: SamplerCard, options: dict[str, Any], index: int) -> Iterator[Plan]:
+    """First-order steps from evaluation `index` to a boundary that is one of the nodes, then the sampler: nearest first."""
     place = {float(node): i for i, node in enumerate(nodes)}
-    ready = (j for j in range(index, plan.nfe) if plan.boundary[j] and float(plan.levels[j]) in place)
-    boundary = next(ready, plan.nfe)
-    end = place[float(plan.levels[boundary])] if boundary < plan.nfe else len(nodes) - 1
-    if boundary == index:
-        return trace(card, nodes.tail(end), **options)
-    path = [*plan.levels[index:boundary], nodes[end]]
-    if any(t > s for s, t in pairwise(path)):
-        return None
-    left = len(nodes) - 1 - end
-    grid = replace(nodes, levels=(path[0], *nodes.levels[end:]))
-    grid = replace(grid, before=nodes.run_steps - len(grid) + 1)
-    return trace(first_order_until(card, options, path, left), grid)
+    boundaries = [j for j in range(index, plan.nfe) if plan.boundary[j] and float(plan.levels[j]) in place]
+    for boundary in (*boundaries, plan.nfe):
+        end = place[float(plan.levels[boundary])] if boundary < plan.nfe else len(nodes) - 1
+        with suppress(GridError):
+            if boundary == index:
+                yield trace(card, nodes.tail(end), **options)
+                continue
+            path = [*plan.levels[index:boundary], nodes[end]]
+            if any(t > s for s, t in pairwise(path)):
+                continue
+            grid = replace(nodes, levels=(path[0], *nodes.levels[end:]))
+            grid = replace(grid, before=nodes.run_steps - len(grid) + 1)
+            yield trace(first_order_until(card, options, path, len(nodes) - 1 - end), grid)
 
 
 class Prediction(NamedTuple):
@@ -137,18 +160,20 @@ class Prediction(NamedTuple):
         from_output: stored = output + weight * latents; else stored = latents + weight * output.
         weight: See `from_output`.
         unit: What the stored prediction is multiplied by.
+        unit_tensor: The same as a float32 tensor without dimensions (a product with it is cheaper than with a number).
     """
 
     from_output: bool
     weight: float
     unit: float
+    unit_tensor: torch.Tensor
 
 
 def prediction(w_x: float, w_out: float) -> Prediction:
     """The cheaper half of denoised = w_x * latents + w_out * output: the larger weight becomes the unit."""
-    if abs(w_x) >= abs(w_out):
-        return Prediction(False, w_out / w_x, w_x)
-    return Prediction(True, w_x / w_out, w_out)
+    from_output = abs(w_out) > abs(w_x)
+    unit, other = (w_out, w_x) if from_output else (w_x, w_out)
+    return Prediction(from_output, other / unit, unit, torch.tensor(unit, dtype=torch.float32))
 
 
 @dataclass(frozen=True)
@@ -157,6 +182,8 @@ class NativePlan:
 
     Attributes:
         plan: Rewritten (`rescale`): states are the latents, predictions are in units of their own.
+        quick: The same for float32: the first weight of each sum is a tensor without dimensions, since a product with a
+            number costs more than one with such a tensor.
         start: The evaluation of the layout where it begins.
         predictions: One for each evaluation; empty where the denoised prediction itself is stored (clipping).
         weights: (w_x, w_out) of each evaluation.
@@ -166,6 +193,7 @@ class NativePlan:
     """
 
     plan: Plan
+    quick: Plan
     start: int
     predictions: tuple[Prediction, ...]
     weights: tuple[tuple[float, float], ...]
@@ -179,7 +207,16 @@ class NativePlan:
     def placed(self, device: torch.device | str | None) -> NativePlan:
         """The same with its constants on a device."""
         plan = place(self.plan, device)
-        return self if plan is self.plan else replace(self, plan=plan)
+        return self if plan is self.plan else replace(self, plan=plan, quick=quickened(plan))
+
+
+def quickened(plan: Plan) -> Plan:
+    """See `NativePlan.quick`."""
+    segments = []
+    for segment in plan.segments:
+        (slot, weight), *rest = segment.x or ((0, 0.0),)
+        segments.append(segment._replace(x=((slot, torch.tensor(weight, dtype=torch.float32)), *rest)))
+    return replace(plan, segments=tuple(segments))
 
 
 def rewrite(plan: Plan, convention: Convention, start: int) -> NativePlan:
@@ -201,8 +238,10 @@ def rewrite(plan: Plan, convention: Convention, start: int) -> NativePlan:
     units = [p.unit for p in predictions] or [1.0] * plan.nfe
     states = [convention.scale(level) for level in (*plan.levels, plan.grid[-1])]
     start_scale = convention.scale(plan.grid[0])
+    rewritten = rescale(plan, start_scale, states, units)
     return NativePlan(
-        rescale(plan, start_scale, states, units),
+        rewritten,
+        quickened(rewritten),
         start,
         predictions,
         weights,

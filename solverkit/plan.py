@@ -264,8 +264,10 @@ def combine(terms: Terms, values: Sequence[Any]) -> Any:
     out = values[slot] * weight
     if isinstance(out, torch.Tensor):
         for slot, weight in terms[1:]:
-            value = values[slot]
-            out = out.add_(value, alpha=weight) if value.shape == out.shape else torch.add(out, value, alpha=weight)
+            try:
+                out.add_(values[slot], alpha=weight)
+            except RuntimeError:  # an op made a value that broadcasts
+                out = torch.add(out, values[slot], alpha=weight)
         return out
     for slot, weight in terms[1:]:
         out = out + values[slot] * weight
@@ -331,5 +333,5 @@ def advance(
     if index >= len(plan.segments):
         raise TraceError(f"the plan is finished: it has {plan.nfe} evaluations and all of them are done.")
     segment, values = plan.segments[index], [*state.values, x, denoised]
-    x = _run(segment, values, draw)
+    x = _run(segment, values, draw) if segment.instructions else combine(segment.x, values)
     return x, State(index, tuple([values[slot] for slot in segment.carry]))

@@ -22,11 +22,11 @@ from .diffusers_grid import Request
 from .errors import GridError, OptionError, SolverKitError
 from .grid import Grid
 from .level import Level
-from .native_plan import NativePlan, lay_out, rewrite, start_at
+from .native_plan import NativePlan, Timetable, lay_out, rewrite, start_at
 from .plan import advance, begin
 from .schedule import Flow
 from .scheduler_config import check, merged, native_part, settings
-from .scheduler_run import Run, on_level, predicted, repeated, shown, wide
+from .scheduler_run import Run, on_level, predicted, shown, training_table, wide
 from .variance_preserving import DiscreteVP
 
 
@@ -126,6 +126,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         convention = self._convention()
         self._run: Run | None = None
         self._prepared: tuple[Any, ...] | None = None
+        self._timetable: Timetable | None = None
         self.num_inference_steps: int | None = None
         self.model_outputs: list[Any] = []  # pipelines that cut the history of multistep classes look for these two
         self.last_sample = None
@@ -136,9 +137,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
             self.alphas = (alphas_cumprod / torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])).float()
             self.betas = 1 - self.alphas
             self.final_alpha_cumprod = torch.tensor(1.0)
-        total = int(config.get("num_train_timesteps") or 1000)
-        grid = Request(convention, settings(self._internal_dict), None, total, None, None, None).make(total)
-        self.timesteps, self.sigmas = shown(convention, grid.levels[:-1], grid[-1], None)
+        self.timesteps, self.sigmas = training_table(convention, int(config.get("num_train_timesteps") or 1000))
 
     def _convention(self) -> Convention:
         config = settings(self._internal_dict)
@@ -276,20 +275,31 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             SolverKitError: one of its children: levels that the model does not have, or a sampler that cannot run on them.
         """
-        config, convention = settings(self._internal_dict), self._convention()
-        request = Request(convention, config, config["grid"], num_inference_steps, timesteps, sigmas, mu)
-        layout = lay_out(check(config), config["sampler_options"], request.make, request.n)
+        table = self._timetable_for(num_inference_steps, timesteps, sigmas, mu)
+        plan, asked = table.layout.plan, table.asked
         prepared, self._prepared = self._prepared, None
-        if prepared is not None and prepared[0] != request.asked:
+        if prepared is not None and prepared[0] != asked:
             raise SolverKitError(
-                f"prepare() was called for {prepared[0][0]} steps and other arguments than this run's {request.n} steps; "
+                f"prepare() was called for {prepared[0][0]} steps and other arguments than this run's {asked[0]} steps; "
                 "call prepare with the arguments that the pipeline will pass to set_timesteps."
             )
-        self.order, self.num_inference_steps = layout.order, request.n
-        self.timesteps, self.sigmas = shown(convention, layout.plan.levels, layout.plan.grid[-1], device)
-        self._run = Run(convention, layout.plan, self.sigmas, self.sigmas._version, request.asked)
+        self.order, self.num_inference_steps = table.layout.order, asked[0]
+        self.timesteps, self.sigmas = shown(table.convention, plan.levels, plan.grid[-1], device)
+        run = Run(table.convention, plan, self.sigmas, self.sigmas._version, asked)
+        run.restart(table.native.placed(device))
         if prepared is not None:
-            self._run.prepared = prepared[1]
+            run.prepared = prepared[1]
+        self._run = run
+
+    def _timetable_for(self, num_inference_steps: int | None, timesteps: Any, sigmas: Any, mu: float | None) -> Timetable:
+        config, last = settings(self._internal_dict), self._timetable
+        convention = last.convention if last is not None and last.config == config else self._convention()
+        request = Request(convention, config, config["grid"], num_inference_steps, timesteps, sigmas, mu)
+        if last is None or last.config != config or last.asked != request.asked:
+            layout = lay_out(check(config), config["sampler_options"], request.make, request.n)
+            native = rewrite(layout.plan, convention, 0)
+            last = self._timetable = Timetable(config, request.asked, convention, layout, native)
+        return last
 
     def prepare(self, latents: torch.Tensor, num_inference_steps: int | None = None, **arguments: Any) -> torch.Tensor:
         """Apply what a sampler does before its first evaluation (a teleportation) to a pipeline's starting latents.
@@ -308,7 +318,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         self._prepared = None
         self.set_timesteps(num_inference_steps, **arguments)
         run, scale = self._begun(), self.init_noise_sigma
-        x, state = begin(self._native(run, 0).plan, wide(latents) * scale)
+        x, state = begin(cast(NativePlan, run.native).plan, wide(latents) * scale)
         self._prepared = (run.asked, state)
         return (x / scale).to(latents.dtype)
 
@@ -426,47 +436,49 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         if index is None:
             index = run.step_index = self._index(run, timestep)
             run.eta = float(eta)
-        if native is None or not native.start <= index <= run.done + 1 or index < run.done:
+        if native is None or not native.start <= index <= run.done + 1 or index < run.done or run.eta != run.traced_eta:
+            run.traced_eta = run.eta
             native = None if index >= run.plan.nfe else self._native(run, index)
             run.restart(native)
         if native is None or index - native.start >= native.plan.nfe:
             return self._idle(run, index, model_output, sample, return_dict)
-        if model_output.shape != sample.shape:
+        shape, dtype = sample.shape, model_output.dtype
+        if model_output.shape != shape:
             model_output = fit_channels(model_output, sample, "the network")
-
-        dtype, x = model_output.dtype, wide(sample)
-        state = run.state(index, x)
-        if state is None:  # latents of another shape: the history is of no use, the run begins anew here
-            native = self._native(run, index)
-            run.restart(native)
-        if state is None or index == native.start:
-            x, state = run.entered(native, x)
+        x = sample if sample.dtype is torch.float32 else wide(sample)
+        state = run.after
+        if state is not None and index == run.done + 1 and shape == run.shape:
+            run.draws = None
+        else:
+            state = run.state(index, x)
+            if state is None:  # latents of another shape: the history is of no use, the run begins anew here
+                native = self._native(run, index)
+                run.restart(native)
+            if state is None or index == native.start:
+                x, state = run.entered(native, x)
         j = index - native.start
         if per_token_timesteps is not None or pred_original_sample is not None or not native.predictions:
             special = (pred_original_sample, per_token_timesteps)
             stored, denoised = predicted(run.convention, native, j, x, model_output, *special)
         else:
-            from_output, weight, unit = native.predictions[j]
-            if from_output:
-                stored = torch.add(model_output, x, alpha=weight) if weight else model_output.to(x.dtype, copy=True)
+            from_output, weight, unit, unit_tensor = native.predictions[j]
+            if not from_output:
+                stored = x.add(model_output, alpha=weight)
             else:
-                stored = torch.add(x, model_output, alpha=weight)
-            denoised = stored * unit
+                stored = model_output.add(x, alpha=weight) if weight else model_output.to(x.dtype, copy=True)
+            denoised = stored.mul(unit_tensor if stored.dtype is torch.float32 else unit)
 
-        def draw(ordinal: int, s: float, t: float) -> torch.Tensor:
-            if ordinal not in run.draws:
-                drawn = variance_noise
-                if drawn is None:
-                    drawn = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-                run.draws[ordinal] = drawn
-            return repeated(run.draws[ordinal], x)
-
+        draw = None
+        if native.stochastic:
+            draw = run.draw_like(x, lambda: randn_tensor(x.shape, generator, x.device, x.dtype), variance_noise)
         seen = x.clone() if native.keeps_latents[j] else x  # nothing that is kept may alias the pipeline's tensors
-        previous, after = advance(native.plan, state, seen, stored, draw)
+        plan = native.quick if stored.dtype is torch.float32 else native.plan
+        previous, after = advance(plan, state, seen, stored, draw)
         if per_token_timesteps is not None:
             previous = torch.where(on_level(per_token_timesteps, native.plan.levels[j])[..., None], previous, x)
-        run.before, run.after, run.done, run.step_index = state, after, index, index + 1
-        previous, denoised = previous.to(dtype), denoised.to(dtype)
+        run.before, run.after, run.done, run.step_index, run.shape = state, after, index, index + 1, shape
+        if dtype is not x.dtype:
+            previous, denoised = previous.to(dtype), denoised.to(dtype)
         return SolverKitSchedulerOutput(previous, denoised) if return_dict else (previous, denoised)
 
     def _idle(self, run: Run, index: int, model_output: torch.Tensor, sample: torch.Tensor, return_dict: bool) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,9 +34,10 @@ class Run:
         done: The evaluation that was made last; -1 before the first.
         before, after: The plan's state before and after it; `before` and `draws` let it be repeated.
         draws: The noise of that evaluation, by ordinal.
+        shape: Of its latents.
         scaled: The first `scale_model_input` was seen (it applies a prelude).
         prepared: The latents are past the prelude: the state to go on from.
-        eta: What the pipeline passed at the first step.
+        eta: What the pipeline passed at the first step; `traced_eta` is what the plan was traced with.
         thread: Who began it; None after a copy, which belongs to whoever uses it first.
     """
 
@@ -52,10 +53,12 @@ class Run:
     done: int = -1
     before: State | None = None
     after: State | None = None
-    draws: dict[int, torch.Tensor] = field(default_factory=dict)
+    draws: dict[int, torch.Tensor] | None = None
+    shape: tuple[int, ...] = ()
     scaled: bool = False
     prepared: State | None = None
     eta: float = 0.0
+    traced_eta: float = 0.0
     thread: int | None = field(default_factory=threading.get_ident)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,7 +86,7 @@ class Run:
 
     def restart(self, native: NativePlan | None) -> None:
         """Begin at the first evaluation of a plan."""
-        self.native, self.before, self.after, self.draws = native, None, None, {}
+        self.native, self.before, self.after, self.draws = native, None, None, None
         self.done = -1 if native is None else native.start - 1
 
     def state(self, index: int, x: torch.Tensor) -> State | None:
@@ -92,7 +95,7 @@ class Run:
         None where the latents have another shape than what is kept of them.
         """
         if index != self.done:
-            self.draws = {}
+            self.draws = None
         state = self.before if index == self.done else self.after
         if state is None:  # the first evaluation
             return State(0, ())
@@ -100,6 +103,20 @@ class Run:
             return state
         values = tuple(repeated(value, x) for value in state.values)
         return State(state.index, values) if all(value.shape == x.shape for value in values) else None
+
+    def draw_like(
+        self, x: torch.Tensor, fresh: Callable[[], torch.Tensor], given: torch.Tensor | None
+    ) -> Callable[[int, float, float], torch.Tensor]:
+        """The noise of this evaluation: what it drew before, else what the pipeline gave, else a fresh draw."""
+
+        self.draws = drawn = self.draws or {}
+
+        def draw(ordinal: int, s: float, t: float) -> torch.Tensor:
+            if ordinal not in drawn:
+                drawn[ordinal] = fresh() if given is None else given
+            return repeated(drawn[ordinal], x)
+
+        return draw
 
     def entered(self, native: NativePlan, x: torch.Tensor) -> tuple[torch.Tensor, State]:
         """The latents that the first evaluation saw, and the plan's state there.
@@ -113,9 +130,9 @@ class Run:
             return x, self.prepared
         if not self.scaled:
             raise SolverKitError(
-                "this sampler changes the latents before its first evaluation, and this pipeline asks the network without "
-                "calling scale_model_input. Do it beforehand: latents = pipe.scheduler.prepare(latents, "
-                "num_inference_steps), with the arguments that the pipeline passes to set_timesteps; then pipe(latents=latents)."
+                "this sampler changes the latents before its first evaluation, and the pipeline asks the network without "
+                "calling scale_model_input. Do it first: latents = pipe.scheduler.prepare(latents, num_inference_steps), "
+                "with the arguments that the pipeline passes to set_timesteps, then pipe(latents=latents)."
             )
         return begin(native.plan, x)
 
@@ -143,6 +160,22 @@ def shown(
     timesteps = torch.tensor([round(t) for t in told]) if whole else torch.tensor(told, dtype=torch.float32)
     sigmas = torch.tensor([convention.sigma(level) for level in (*levels, end)], dtype=torch.float32)
     return timesteps.to(device), sigmas
+
+
+def training_table(convention: Convention, total: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`timesteps` and `sigmas` before a run has begun: those of training, from the most noise to none."""
+    schedule = convention.schedule
+    if isinstance(schedule, DiscreteVP):
+        sigmas = torch.from_numpy(schedule.log_ratios).exp().flip(0).float()
+        return torch.arange(total - 1, -1, -1), torch.cat([sigmas, torch.zeros(1)])
+    u = torch.linspace(1, 1 / total, total)
+    if isinstance(schedule, Flow):
+        t = schedule.shift * u / (1 + (schedule.shift - 1) * u)
+        t, end = (1 - t, torch.ones(1)) if convention.inverted else (t, torch.zeros(1))
+        return t * schedule.time_scale, torch.cat([t, end])
+    ratios = schedule.ratio_min * (schedule.ratio_max / schedule.ratio_min) ** u
+    told = torch.tensor([schedule.time(r) for r in ratios.tolist()])
+    return told, torch.cat([ratios, torch.zeros(1)])
 
 
 def predicted(
