@@ -215,7 +215,8 @@ def quickened(plan: Plan) -> Plan:
     segments = []
     for segment in plan.segments:
         (slot, weight), *rest = segment.x or ((0, 0.0),)
-        segments.append(segment._replace(x=((slot, torch.tensor(weight, dtype=torch.float32)), *rest)))
+        first: Any = torch.tensor(weight, dtype=torch.float32)
+        segments.append(segment._replace(x=((slot, first), *rest)))
     return replace(plan, segments=tuple(segments))
 
 
