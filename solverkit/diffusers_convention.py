@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from .diffusers_config import class_defaults, from_config
-from .errors import ScheduleError
+from .errors import OptionError, ScheduleError
 from .level import Level, from_ratio, to_ratio
 from .prediction import denoised_weights, input_scale
 from .schedule import EDM, Flow, Schedule
@@ -136,6 +136,18 @@ class Convention:
         """(a, b): noisy latents = a * clean + b * noise."""
         scale = self.scale(level)
         return scale * level.alpha, scale * float(level)
+
+    def velocity(self, level: Level) -> tuple[float, float]:
+        """(a, b): the training target of v-prediction or flow matching = a * clean + b * noise.
+
+        Raises:
+            OptionError: the process has none.
+        """
+        if isinstance(self.schedule, Flow):
+            return (1.0, -1.0) if self.inverted else (-1.0, 1.0)
+        if not isinstance(self.schedule, DiscreteVP):
+            raise OptionError(f"networks on {type(self.schedule).__name__} are not trained on a velocity.")
+        return -float(level) * level.scale, level.alpha * level.scale
 
     def clipped(self, denoised: torch.Tensor) -> torch.Tensor:
         """A denoised prediction (B, ...) clipped as the config asks.

@@ -24,9 +24,8 @@ from .grid import Grid
 from .level import Level
 from .native_plan import NativePlan, Timetable, lay_out, rewrite, start_at
 from .plan import advance, begin
-from .schedule import Flow
 from .scheduler_config import check, merged, native_part, settings
-from .scheduler_run import Run, on_level, predicted, shown, training_table, wide
+from .scheduler_run import ANOTHER_THREAD, Run, mixed, on_level, predicted, shown, training_table, wide
 from .variance_preserving import DiscreteVP
 
 
@@ -172,7 +171,9 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
 
     @_step_index.setter
     def _step_index(self, index: int | None) -> None:
-        self._begun().step_index = index
+        run = self._begun().fork()
+        run.step_index = index
+        self._run = run
 
     @property
     def begin_index(self) -> int | None:
@@ -185,7 +186,9 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Say where the loop starts, so that `step` need not look the timestep up."""
-        self._begun().begin_index = begin_index
+        run = self._begun().fork()
+        run.begin_index = begin_index
+        self._run = run
 
     def __len__(self) -> int:
         return int(self._internal_dict["num_train_timesteps"])
@@ -204,7 +207,8 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
 
     def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Clean samples brought to the levels of `timesteps` (one, or one a sample), in the coordinates of the latents."""
-        return self._mixed([self._marginal(level) for level in self._levels(timesteps)], original_samples, noise)
+        convention, levels = self._levels(timesteps)
+        return mixed([convention.marginal(level) for level in levels], original_samples, noise)
 
     def scale_noise(self, sample: torch.Tensor, timestep: Any, noise: torch.Tensor | None = None) -> torch.Tensor:
         """`add_noise` in the order of arguments of the flow-matching classes.
@@ -222,35 +226,20 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             OptionError: the process has no such target.
         """
-        schedule = self._convention().schedule
-        if isinstance(schedule, Flow):
-            return noise - sample
-        if not isinstance(schedule, DiscreteVP):
-            raise OptionError(f"networks on {type(schedule).__name__} are not trained on a velocity.")
-        own = [(level.alpha * level.scale, float(level) * level.scale) for level in self._levels(timesteps)]
-        return self._mixed([(-sigma, alpha) for alpha, sigma in own], sample, noise)
+        convention, levels = self._levels(timesteps)
+        return mixed([convention.velocity(level) for level in levels], sample, noise)
 
-    def _marginal(self, level: Level) -> tuple[float, float]:
-        convention = self._convention() if self._run is None else self._run.convention
-        return convention.marginal(level)
-
-    def _levels(self, timesteps: Any) -> list[Level]:
+    def _levels(self, timesteps: Any) -> tuple[Convention, list[Level]]:
         """The level of each given timestep: of the run where it is one of its own, else of the network."""
         given = timesteps.flatten().tolist() if isinstance(timesteps, torch.Tensor) else [timesteps]
-        run, convention = self._run, self._convention()
-        told = [] if run is None else self.timesteps.tolist()
-        return [
-            run.level(told.index(t)) if run is not None and t in told else convention.level(convention.ratio(float(t)))
-            for t in given
-        ]
-
-    @staticmethod
-    def _mixed(weights: list[tuple[float, float]], x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        if len(set(weights)) == 1:
-            return x * weights[0][0] + noise * weights[0][1]
-        columns = torch.tensor(weights, dtype=torch.float32).to(x.device, x.dtype)
-        a, b = (column.reshape(-1, *[1] * (x.ndim - 1)) for column in columns.T)
-        return a * x + b * noise
+        run = self._run
+        if run is None:
+            convention = self._convention()
+            return convention, [convention.level(convention.ratio(float(t))) for t in given]
+        told = {t: i for i, t in reversed(list(enumerate(self.timesteps.tolist())))}
+        convention = run.convention
+        own = (run.level(told[t]) if t in told else convention.level(convention.ratio(float(t))) for t in given)
+        return convention, list(own)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -328,8 +317,8 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         return self._run
 
     def _current(self) -> Run:
-        """The run, once it is known to be this thread's and to match the sigmas that the pipeline sees."""
-        run = self._begun()
+        """A fork of the run, known to be this thread's and to match the sigmas that the pipeline sees."""
+        run = self._begun().fork()
         run.owned()
         if self.sigmas is not run.sigmas or run.sigmas._version != run.version:
             self._follow_edited_sigmas(run)
@@ -389,6 +378,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         if native is not None and native.prelude and index == native.start and run.prepared is None:
             run.scaled = True
             sample = begin(native.plan, wide(sample))[0].to(sample.dtype)
+        self._run = run
         scale = run.convention.input_scale(run.level(index))
         return sample if scale == 1.0 else sample * scale
 
@@ -429,9 +419,11 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             SolverKitError: no run has begun, it is finished, or another thread drives it.
         """
-        run = self._run
+        began = run = self._run
         if run is None or run.thread != get_ident() or self.sigmas is not run.sigmas or run.sigmas._version != run.version:
             run = self._current()
+        else:
+            run = run.fork()
         index, native = run.step_index, run.native
         if index is None:
             index = run.step_index = self._index(run, timestep)
@@ -477,6 +469,9 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         if per_token_timesteps is not None:
             previous = torch.where(on_level(per_token_timesteps, native.plan.levels[j])[..., None], previous, x)
         run.before, run.after, run.done, run.step_index, run.shape = state, after, index, index + 1, shape
+        if self._run is not began:
+            raise SolverKitError(ANOTHER_THREAD)
+        self._run = run
         if dtype is not x.dtype:
             previous, denoised = previous.to(dtype), denoised.to(dtype)
         return SolverKitSchedulerOutput(previous, denoised) if return_dict else (previous, denoised)
@@ -487,7 +482,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
             raise SolverKitError(f"the run is finished: it has {run.length} timesteps. Call set_timesteps to begin anew.")
         w_x, w_out = run.convention.weights(run.level(index))
         x = wide(sample)
-        run.step_index = index + 1
+        run.step_index, self._run = index + 1, run
         previous, denoised = (v.to(model_output.dtype) for v in (x.clone(), x * w_x + model_output * w_out))
         return SolverKitSchedulerOutput(previous, denoised) if return_dict else (previous, denoised)
 

@@ -17,10 +17,18 @@ from .plan import Plan, State, begin
 from .schedule import Flow
 from .variance_preserving import DiscreteVP
 
+ANOTHER_THREAD = (
+    "this scheduler is in the middle of a run that another thread began with set_timesteps. One scheduler drives one run "
+    "at a time: give each pipeline its own, copy.deepcopy(pipe.scheduler), and call set_timesteps in the thread that runs "
+    "the loop."
+)
+
 
 @dataclass
 class Run:
     """One run, owned by the thread that began it. It may be copied and pickled at any moment.
+
+    A step works on a `fork` and puts it in place at its end: who kept the scheduler's `__dict__` has what it held then.
 
     Attributes:
         convention: How the latents are to be read.
@@ -62,7 +70,17 @@ class Run:
     thread: int | None = field(default_factory=threading.get_ident)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "thread": None}
+        return {**self.__dict__, "thread": None, "version": self.sigmas._version - self.version}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.version = self.sigmas._version - state["version"]  # a copied tensor counts its versions anew
+
+    def fork(self) -> Run:
+        """A shallow copy."""
+        new = object.__new__(Run)
+        new.__dict__ = self.__dict__.copy()
+        return new
 
     @property
     def length(self) -> int:
@@ -78,11 +96,7 @@ class Run:
         if self.thread is None:
             self.thread = threading.get_ident()
         if self.thread != threading.get_ident():
-            raise SolverKitError(
-                "this scheduler is in the middle of a run that another thread began with set_timesteps. One scheduler "
-                "drives one run at a time: give each pipeline its own, copy.deepcopy(pipe.scheduler), and call "
-                "set_timesteps in the thread that runs the loop."
-            )
+            raise SolverKitError(ANOTHER_THREAD)
 
     def restart(self, native: NativePlan | None) -> None:
         """Begin at the first evaluation of a plan."""
@@ -109,7 +123,7 @@ class Run:
     ) -> Callable[[int, float, float], torch.Tensor]:
         """The noise of this evaluation: what it drew before, else what the pipeline gave, else a fresh draw."""
 
-        self.draws = drawn = self.draws or {}
+        self.draws = drawn = dict(self.draws or {})
 
         def draw(ordinal: int, s: float, t: float) -> torch.Tensor:
             if ordinal not in drawn:
@@ -144,6 +158,15 @@ def repeated(value: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if len(x) % len(value) == 0:
         return value.repeat(len(x) // len(value), *[1] * (value.ndim - 1))
     return value[: len(x)] if len(value) % len(x) == 0 else value
+
+
+def mixed(weights: Sequence[tuple[float, float]], x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """a x + b noise with one pair of weights, or one a sample; dtype and device of x."""
+    if len(set(weights)) == 1:
+        return x * weights[0][0] + noise * weights[0][1]
+    columns = torch.tensor(weights, dtype=torch.float32).to(x.device, x.dtype)
+    a, b = (column.reshape(-1, *[1] * (x.ndim - 1)) for column in columns.T)
+    return a * x + b * noise
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
