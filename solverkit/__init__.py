@@ -24,12 +24,12 @@ _NAMES = {
     "symbol": "op keep",
     "catalogue": "samplers grids models metrics",
     "hookspecs": "hookimpl",
-    "scheduler": "SolverKitScheduler SchedulerMixin restore_native",
+    "scheduler": "SolverKitScheduler SchedulerMixin restore_native",  # diffusers wants the mixin beside the class it loads
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = ("errors", "testing", "problems", "guidance", "bench", "hub")
 
-__all__ = [*_HOMES, *_MODULES, "__version__"]
+__all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LAST = ("test_testing", "test_samplers", "test_networks", "test_packaging")
+LAST = ("test_pipelines", "test_testing", "test_samplers", "test_networks", "test_packaging")
 
 
 def pytest_collection_modifyitems(items):

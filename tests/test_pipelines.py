@@ -237,3 +237,23 @@ def test_every_sampler_runs_and_is_sk_sample(name, sampler, monkeypatch):
     for mine, t, output in zip(replay.states, scheduler.timesteps, outputs):
         assert float((mine - x).norm()) <= 1e-9 * float(x.norm())
         x = scheduler.step(output, t, x, return_dict=False, pred_original_sample=output if name == "cosmos" else None)[0]
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp-2m", "unipc"])
+def test_sdxl_base_and_refiner_share_a_run(sampler):
+    options, classes = SAME[sampler]
+    results, counts = [], []
+    for own in (False, True):
+        base, refiner = tiny("sdxl"), tiny("sdxl-img2img")
+        native = native_scheduler(base, classes["vp"], "vp")
+        arguments = {"sampler": sampler, "sampler_options": options, "native_class": classes["vp"]}
+        scheduler = SolverKitScheduler.from_config(native.config, **arguments) if own else native
+        base.pipe.scheduler, refiner.pipe.scheduler = scheduler, copy.deepcopy(scheduler)
+        seen = [spy(base.pipe.scheduler), spy(refiner.pipe.scheduler)]
+        generator = torch.Generator().manual_seed(0)
+        latents = base.pipe(**base.inputs, num_inference_steps=10, denoising_end=0.6, generator=generator).images
+        inputs = {**refiner.inputs, "image": latents, "denoising_start": 0.6}
+        results.append(refiner.pipe(**inputs, num_inference_steps=10, generator=generator).images)
+        counts.append([len(steps) for steps in seen])
+    assert counts[0] == counts[1] == [6, 4]
+    assert float((results[0] - results[1]).norm() / results[0].norm()) < 1e-4

@@ -9,9 +9,11 @@ import pickle
 import diffusers
 import numpy as np
 import pytest
+import torch
 
 import solverkit as sk
-from solverkit.diffusers_config import from_config, to_config
+from solverkit.diffusers_config import from_config
+from solverkit.diffusers_export import to_config
 from solverkit.errors import GridError, ScheduleError, SolverKitError, UnknownNameError
 from solverkit.level import from_log_snr, from_ratio
 
@@ -253,8 +255,7 @@ def test_a_flow_config_converted_to_a_vp_class_is_not_vp():
         ({"_class_name": "SCMScheduler"}, "SCMScheduler"),
         ({"_class_name": "IPNDMScheduler"}, "IPNDMScheduler"),
         ({"_class_name": "CMStochasticIterativeScheduler"}, "CMStochastic"),
-        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "continuous"),
-        ({"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction"}, "v_prediction"),
+        ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "sample"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": -1.0}, "shift"),
         ({"use_flow_sigmas": True, "prediction_type": "v_prediction"}, "v_prediction"),
@@ -265,6 +266,22 @@ def test_configs_that_cannot_be_honoured(config, words):
         from_config(config)
     with pytest.raises(ScheduleError):
         from_config("scheduler_config.json")
+
+
+def test_configs_of_edm_networks_with_a_velocity():
+    """Stable Video Diffusion, CosXL and Stable Audio: F with the sign of v, told log(sigma) / 4 or 2 / pi atan(sigma)."""
+    video = {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous", "prediction_type": "v_prediction"}
+    schedule, prediction = from_config({**video, "sigma_min": 0.002, "sigma_max": 700.0})
+    assert (schedule, prediction) == (sk.EDM(0.002, 700.0, told="quarter-log", sigma_data=1.0), "edm_v")
+    schedule, prediction = from_config({**video, "prediction_type": "epsilon"})  # diffusers then tells the discrete time
+    assert prediction == "epsilon" and schedule == sk.VP("linear")
+    schedule, prediction = from_config({"_class_name": "CosineDPMSolverMultistepScheduler"})
+    assert prediction == "edm_v" and schedule.time(1.0) == pytest.approx(0.5)
+    assert schedule.ratio(schedule.time(37.0)) == pytest.approx(37.0)
+    x, out = torch.randn(2, 3), torch.randn(2, 3)
+    level = schedule.level(3.0)
+    raw = sk.wrap(lambda y, t: out, "edm_v", schedule)(x, level)
+    torch.testing.assert_close(raw, x / 10 - 3 / 10**0.5 * out)  # v-prediction of x / sqrt(1 + sigma^2) with sigma_data = 1
 
 
 @pytest.mark.parametrize(
