@@ -26,6 +26,14 @@ from .variance_preserving import DiscreteVP
 # classes whose latents are x / alpha on VP
 _UNIT_ALPHA = ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "KDPM2", "DPMSolverSDE")
 
+_REFUSED = {
+    "Inverse": "runs from data to noise",
+    "LCM": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
+    "TCD": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
+    "RePaint": "resamples between the steps of its pipeline",
+    "ScoreSdeVe": "has no step(), its pipeline calls a predictor and a corrector (sampler 'pc' of sk.sample does both)",
+}
+
 
 @dataclass(frozen=True)
 class Convention:
@@ -55,6 +63,9 @@ class Convention:
         Raises:
             ScheduleError: a config that cannot be honoured.
         """
+        reason = next((why for part, why in _REFUSED.items() if part in name), None)
+        if reason is not None:
+            raise ScheduleError(f"{name} {reason}; SolverKitScheduler cannot take its place.")
         inverted = bool(config.get("invert_sigmas", False))
         schedule, prediction = from_config({**config, "_class_name": name, "invert_sigmas": False})
         if inverted and not (isinstance(schedule, Flow) and prediction == "flow_prediction"):
@@ -68,7 +79,8 @@ class Convention:
         clip = float(config.get("clip_sample_range") or 1.0) if config.get("clip_sample") else None
         threshold = None
         if config.get("thresholding"):
-            threshold = (float(config["dynamic_thresholding_ratio"]), float(config["sample_max_value"]))
+            ratio, most = config.get("dynamic_thresholding_ratio"), config.get("sample_max_value")
+            threshold = (0.995 if ratio is None else float(ratio), 1.0 if most is None else float(most))
         spread = isinstance(schedule, EDM) and not name.startswith(_UNIT_ALPHA)
         return cls(
             schedule,
@@ -183,19 +195,21 @@ def native_class(config: Mapping[str, Any]) -> str:
     import diffusers
 
     keys = {key for key in config if not key.startswith("_")}
-    best, best_size = "", 0
+    found: dict[str, int] = {}
     for name in dir(diffusers):
-        if not name.endswith("Scheduler") or name.endswith(("ParallelScheduler", "InverseScheduler")) or "Flax" in name:
+        if name.endswith("Scheduler") and "Flax" not in name and inspect.isclass(getattr(diffusers, name, None)):
+            known = set(class_defaults(name) or ())
+            if known and known <= keys:
+                found[name] = len(known)
+    best = [name for name, size in found.items() if size == max(found.values())]
+    for name in sorted(best, key=lambda n: ("Inverse" in n, "Parallel" in n, "Ancestral" in n, "DPMS" in n, n)):
+        try:
+            Convention.read(config, name)
+        except ScheduleError:
             continue
-        if not inspect.isclass(getattr(diffusers, name, None)):
-            continue
-        known = set(class_defaults(name) or ())
-        if best_size < len(known) and known <= keys:
-            best, best_size = name, len(known)
-    if not best:
-        raise ScheduleError(
-            f"cannot tell which scheduler wrote a config with the keys {sorted(keys)[:8]}: it has no '_class_name' and is "
-            "no complete config of a class of diffusers. Pass scheduler.config, or native_class='DDIMScheduler' or so."
-        )
-    return best
-
+        return name
+    raise ScheduleError(
+        f"cannot tell which scheduler wrote a config with the keys {sorted(keys)[:8]}: it has no '_class_name', and "
+        + (f"its keys are those of {best[0]}, which cannot be run. " if best else "they are those of no known class. ")
+        + "Pass scheduler.config, or name the class: native_class='DDIMScheduler' or so."
+    )

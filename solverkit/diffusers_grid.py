@@ -13,7 +13,7 @@ from .errors import GridError, ScheduleError
 from .grid import Grid, show
 from .grid_choice import is_count, make_grid, parse_grid
 from .level import FLOW_FRAME, from_ratio, to_ratio
-from .schedule import Flow
+from .schedule import VE, Flow
 from .variance_preserving import DiscreteVP
 
 MakeGrid = Callable[[int], Grid]
@@ -51,6 +51,7 @@ class Request:
             num_inference_steps, self.sigmas = len(self.sigmas), None  # a ramp 0 .. 1 that the native class lays out itself
         if self.sigmas is not None and self.sigmas[-1] == 0:
             self.sigmas = self.sigmas[:-1]
+        self._require_trained()
         given = self.sigmas if self.sigmas is not None else self.timesteps
         n = num_inference_steps if given is None else len(given)
         if not is_count(n):
@@ -62,6 +63,19 @@ class Request:
         if self.timesteps is not None and self.sigmas is not None and len(self.timesteps) != len(self.sigmas):
             raise GridError(f"timesteps and sigmas differ in length: {len(self.timesteps)} and {len(self.sigmas)}.")
 
+    def _require_trained(self) -> None:
+        """Raises GridError for timesteps and sigmas that the network was not trained on."""
+        schedule, prior = self.convention.schedule, self.convention.schedule.ratio_max
+        if isinstance(schedule, (DiscreteVP, Flow)) and self.timesteps is not None:
+            top = schedule.num_train_timesteps - 1 if isinstance(schedule, DiscreteVP) else schedule.time_scale
+            wrong = [t for t in self.timesteps if not 0 <= t <= top]
+            if wrong:
+                raise GridError(f"timesteps of this network are in [0, {top:g}], got {show(wrong)}.")
+        if isinstance(schedule, DiscreteVP) and self.sigmas is not None:
+            wrong = [s for s in self.sigmas if not 0 <= s <= 1.05 * prior]
+            if wrong:
+                raise GridError(f"sigmas (sigma / alpha) of this network are in [0, {prior:.6g}], got {show(wrong)}.")
+
     @property
     def asked(self) -> tuple[Any, ...]:
         """What distinguishes this call from another."""
@@ -69,7 +83,12 @@ class Request:
 
     @property
     def last(self) -> str:
-        return "min" if self.config.get("final_sigmas_type") == "sigma_min" else "zero"
+        """Where a run ends: at the smallest trained level ("min") or at 0.
+
+        Cosmos 2 asks for the former and then repeats the last of the native sigmas itself.
+        """
+        repeats = isinstance(self.convention.schedule, VE) and self.convention.prediction == "epsilon"
+        return "min" if self.config.get("final_sigmas_type") == "sigma_min" and not repeats else "zero"
 
     def make(self, n: int) -> Grid:
         """The grid of n steps."""
@@ -123,7 +142,8 @@ class Request:
             )
         shift = self.shift
         t = np.array([shift * s / (1 + (shift - 1) * s) for s in given])
-        if terminal := self.config.get("shift_terminal"):
+        terminal = self.config.get("shift_terminal")
+        if terminal and t[-1] < 1:
             t = 1 - (1 - t) * (1 - terminal) / (1 - t[-1])
         ratios = [to_ratio(float(s), FLOW_FRAME) for s in self._bent(t)]
         return self._explicit(self._told(ratios), n)
@@ -140,7 +160,11 @@ class Request:
         high, low = self.config.get("sigma_max"), self.config.get("sigma_min")
         rho = 7.0 if rule == "karras" else None
         if not (high and low):
-            return _between(float(t[0]), float(t[-1]), len(t), rho)
+            end = float(t[-1])
+            if self.sigmas is None:  # then the native class goes down to its smallest trained level
+                end = 1 / float(self.config.get("num_train_timesteps") or 1000)
+                end = self.shift * end / (1 + (self.shift - 1) * end)
+            return _between(float(t[0]), end, len(t), rho)
         return np.array([from_ratio(float(v), FLOW_FRAME) for v in _between(float(high), float(low), len(t), rho)])
 
     def _rule(self) -> str | None:
@@ -159,25 +183,30 @@ class Request:
         schedule, rule = self.convention.schedule, self._rule()
         if rule is not None:
             options: dict[str, Any] = {"last": self.last}
-            if rule == "karras" and not math.isinf(schedule.ratio_max):
+            if not math.isinf(schedule.ratio_max):
                 ends = {"ratio_max": self.config.get("sigma_max"), "ratio_min": self.config.get("sigma_min")}
                 options |= {name: value for name, value in ends.items() if value is not None}
             return make_grid(rule, schedule, n, **options)
-        total: int = schedule.num_train_timesteps  # type: ignore[attr-defined]
-        spacing = self.config.get("timestep_spacing", "linspace")
+        assert isinstance(schedule, DiscreteVP)
+        lowest = float(self.config.get("lambda_min_clipped") or -math.inf)  # of DPM++ on cosine betas
+        total = int((schedule.log_ratios <= -lowest).sum())
+        spacing = self.config.get("timestep_spacing") or "linspace"
         if n > total:
             raise GridError(f"this network was trained on {total} timesteps, got num_inference_steps={n}.")
+        times = self._times(spacing, n, total)
+        if self.last == "min" and times[-1] == 0:  # the last of one more is the end
+            times = self._times(spacing, n + 1, total)
+        return self._explicit([(schedule.ratio(t), t) for t in times], n if len(times) == n else n + 1)
+
+    def _times(self, spacing: str, n: int, total: int) -> list[float]:
+        """n timesteps of the named layout (Lin et al. 2024, Table 2; DDIM's own leading and linspace)."""
         if spacing == "trailing":
-            times = [round(total - i * total / n) - 1.0 for i in range(n)]
-        elif spacing == "leading":
+            return [round(total - i * total / n) - 1.0 for i in range(n)]
+        if spacing == "leading":
             offset = int(self.config.get("steps_offset") or 0)
-            times = [float(min((n - 1 - i) * (total // n) + offset, total - 1)) for i in range(n)]
-        elif spacing == "linspace":
-            exact = np.linspace(total - 1, 0, n)
-            times = [float(t) for t in (exact if self.convention.unit_alpha else exact.round())]
-        else:
-            raise GridError(f"timestep_spacing must be 'leading', 'linspace' or 'trailing', got {spacing!r}.")
-        return self._explicit([(schedule.ratio(t), t) for t in times], n)
+            return [float(min((n - 1 - i) * (total // n) + offset, total - 1)) for i in range(n)]
+        exact = np.linspace(total - 1, 0, n)
+        return [float(t) for t in (exact if self.convention.unit_alpha else exact.round())]
 
     def _sigma(self, n: int) -> Grid:
         """EDM and VE: the sigmas of the native class, Karras or exponential."""

@@ -26,16 +26,30 @@ def parse_grid(text: str) -> tuple[Card, dict[str, Any]]:
     Raises:
         UnknownNameError, OptionError: no such grid or option, or an option that is no number.
     """
-    name, _, rest = text.partition(":")
+    name, options = parse_options(text)
     card = registry().get("grids", name)
+    return card, card.check({key: float(v) if isinstance(v, int) else v for key, v in options.items()})
+
+
+def parse_options(text: str) -> tuple[str, dict[str, Any]]:
+    """("unipc", {"order": 2}) from "unipc:order=2"; values are integers, numbers, true, false, or words."""
+    name, _, rest = text.partition(":")
     options: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
         key, _, value = pair.partition("=")
+        options[key.strip()] = _value(value.strip())
+    return name, options
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
         try:
-            options[key.strip()] = float(value)
+            return kind(text)
         except ValueError:
-            options[key.strip()] = value.strip()
-    return card, card.check(options)
+            continue
+    return text
 
 
 def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:

@@ -7,21 +7,25 @@ and rewritten for what the pipeline hands over (`NativePlan`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from .diffusers_convention import Convention
 from .errors import GridError, TraceError
-from .grid import Grid
+from .grid import Grid, show
 from .level import Level
 from .plan import Plan, trace
 from .plugins import SamplerCard
 from .rescale import place, rescale
+
+if TYPE_CHECKING:
+    from .scheduler_run import Run
 
 
 def first_order_until(card: SamplerCard, options: dict[str, Any], path: Sequence[Level], left: int) -> Callable[..., Any]:
@@ -44,10 +48,12 @@ class Layout(NamedTuple):
     Attributes:
         plan: From the first evaluation to the last.
         order: 2 where each step has two evaluations (the last may have one), else 1.
+        lead: How many first-order steps fill the beginning.
     """
 
     plan: Plan
     order: int
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,15 +97,21 @@ def lay_out(card: SamplerCard, options: dict[str, Any], make: Callable[[int], Gr
     counts = _evaluations(plan.boundary)
     if set(counts[:-1]) <= {2} and counts[-1] in (1, 2):
         return Layout(plan, 2)
-    for steps in range(n - 1, -1, -1):
+    most = n * len(counts) // plan.nfe + 2  # as if every step cost the mean
+    for steps in range(min(n - 1, most), -1, -1):
         lead = n - trace(card, make(steps), **options).nfe if steps else n
-        if lead < 0:
-            continue
-        grid = make(steps + lead)
-        plan = trace(first_order_until(card, options, grid.levels[: lead + 1], steps), grid)
-        if plan.nfe == n:
-            break
-    return Layout(plan, 1)
+        if lead >= 0:
+            plan = with_lead(card, options, make(steps + lead), lead)
+            if plan.nfe == n:
+                break
+    return Layout(plan, 1, lead)
+
+
+def with_lead(card: SamplerCard, options: dict[str, Any], grid: Grid, lead: int) -> Plan:
+    """The plan of `lead` first-order steps, then the sampler."""
+    if lead == 0:
+        return trace(card, grid, **options)
+    return trace(first_order_until(card, options, grid.levels[: lead + 1], len(grid) - 1 - lead), grid)
 
 
 def _evaluations(boundary: Sequence[bool]) -> list[int]:
@@ -153,6 +165,36 @@ def _from(nodes: Grid, plan: Plan, card: SamplerCard, options: dict[str, Any], i
             yield trace(first_order_until(card, options, path, len(nodes) - 1 - end), grid)
 
 
+def followed(card: SamplerCard, options: dict[str, Any], run: Run, ratios: Sequence[float]) -> tuple[Plan, int, None]:
+    """A run's plan on other levels: ratios[j] for evaluation j, the last for the end.
+
+    Returns:
+        The plan, and how many evaluations at its end change nothing (levels that repeat the end); no rewritten plan yet.
+
+    Raises:
+        GridError: levels that do not fall, or that the sampler would not ask at.
+    """
+    first = {float(level): j for j, level in reversed(list(enumerate(run.plan.levels)))}
+    before, end = run.plan.grid.levels[:-1], ratios[-1]
+    nodes = [(ratios[first[float(node)]] if float(node) in first else node.ratio, node.time) for node in before]
+    while len(nodes) > 1 and nodes[-1][0] == end:
+        nodes.pop()
+    if any(a <= b for (a, _), (b, _) in pairwise([*nodes, (end, 0.0)])):
+        raise GridError(f"sigmas must fall (only the last may be repeated at the end), got {show(ratios)}.")
+    grid = Grid((*(run.convention.level(*node) for node in nodes), run.convention.level(end)), run.convention.schedule)
+    plan = with_lead(card, options, grid, run.lead)
+    idle = run.length - plan.nfe
+    wanted = [*ratios[: plan.nfe], *[end] * max(idle, 0)]
+    if idle < 0 or any(
+        abs(level.ratio - r) > 1e-5 * r for level, r in zip(plan.levels, ratios) if math.isfinite(r)
+    ) or list(ratios[:-1]) != wanted:
+        raise GridError(
+            f"{card.name!r} chooses levels inside its steps and cannot follow sigmas that were changed after "
+            "set_timesteps; pass them to set_timesteps(sigmas=...), or choose a sampler with one evaluation a step."
+        )
+    return plan, idle, None
+
+
 class Prediction(NamedTuple):
     """How to make the stored prediction of one evaluation: denoised = unit * stored.
 
@@ -173,7 +215,7 @@ def prediction(w_x: float, w_out: float) -> Prediction:
     """The cheaper half of denoised = w_x * latents + w_out * output: the larger weight becomes the unit."""
     from_output = abs(w_out) > abs(w_x)
     unit, other = (w_out, w_x) if from_output else (w_x, w_out)
-    return Prediction(from_output, other / unit, unit, torch.tensor(unit, dtype=torch.float32))
+    return Prediction(from_output, other / unit, unit, torch.tensor(unit, dtype=torch.float32, device="cpu"))
 
 
 @dataclass(frozen=True)
@@ -215,7 +257,7 @@ def quickened(plan: Plan) -> Plan:
     segments = []
     for segment in plan.segments:
         (slot, weight), *rest = segment.x or ((0, 0.0),)
-        first: Any = torch.tensor(weight, dtype=torch.float32)
+        first: Any = torch.tensor(weight, dtype=torch.float32, device="cpu")
         segments.append(segment._replace(x=((slot, first), *rest)))
     return replace(plan, segments=tuple(segments))
 

@@ -112,6 +112,8 @@ class SamplerCard(Card):
         grid: The grid to use where the user names none.
         order_options: Options that the order proof sets (no lower-order ending).
         smooth_steps: The order holds only where neighbouring steps have nearly the same length.
+        linear: On a linear problem the result is linear in the start and the draws; a function of the options where it
+            depends on them. False for steps that depend on norms: their law and edits are then proven in another way.
     """
 
     order: int | Callable[[dict[str, Any]], int | None] | None = None
@@ -120,6 +122,7 @@ class SamplerCard(Card):
     grid: str | None = None
     order_options: dict[str, Any] = field(default_factory=dict)
     smooth_steps: bool = False
+    linear: bool | Callable[[dict[str, Any]], bool] = True
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""
@@ -129,6 +132,10 @@ class SamplerCard(Card):
         taken = sorted(RESERVED & set(self.options))
         if taken:
             raise TypeError(f"{taken[0]!r} is an argument of sk.sample and cannot be an option; rename it")
+
+    def is_linear(self, options: Mapping[str, Any]) -> bool:
+        """Whether the sampler is linear at these options."""
+        return bool(self.linear({**self.defaults, **options}) if callable(self.linear) else self.linear)
 
     def order_of(self, options: Mapping[str, Any]) -> int | None:
         """The declared order at these options."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import get_ident
 from typing import Any, cast
 
+import numpy as np
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import FrozenDict, register_to_config
@@ -20,12 +21,11 @@ from .denoiser import fit_channels
 from .diffusers_convention import Convention
 from .diffusers_grid import Request
 from .errors import GridError, OptionError, SolverKitError
-from .grid import Grid
 from .level import Level
-from .native_plan import NativePlan, Timetable, lay_out, rewrite, start_at
+from .native_plan import NativePlan, Timetable, followed, lay_out, rewrite, start_at, with_lead
 from .plan import advance, begin
 from .scheduler_config import check, merged, native_part, settings
-from .scheduler_run import ANOTHER_THREAD, Run, mixed, on_level, predicted, shown, training_table, wide
+from .scheduler_run import ANOTHER_THREAD, Run, fitted, mixed, on_level, predicted, shown, training_table, version, wide
 from .variance_preserving import DiscreteVP
 
 
@@ -131,11 +131,12 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         self.last_sample = None
         schedule = convention.schedule
         if isinstance(schedule, DiscreteVP):
-            alphas_cumprod = 1 / (1 + torch.from_numpy(schedule.log_ratios.copy()).mul(2).exp())
-            self.alphas_cumprod = alphas_cumprod.float()
-            self.alphas = (alphas_cumprod / torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])).float()
-            self.betas = 1 - self.alphas
-            self.final_alpha_cumprod = torch.tensor(1.0)
+            alphas_cumprod = 1 / (1 + np.exp(2 * schedule.log_ratios))
+            alphas = alphas_cumprod / np.concatenate([[1.0], alphas_cumprod[:-1]])
+            tables = (alphas_cumprod, alphas, 1 - alphas, np.array(1.0))
+            self.alphas_cumprod, self.alphas, self.betas, self.final_alpha_cumprod = (
+                torch.tensor(table, dtype=torch.float32, device="cpu") for table in tables
+            )
         self.timesteps, self.sigmas = training_table(convention, int(config.get("num_train_timesteps") or 1000))
 
     def _convention(self) -> Convention:
@@ -172,6 +173,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
     @_step_index.setter
     def _step_index(self, index: int | None) -> None:
         run = self._begun().fork()
+        run.owned()
         run.step_index = index
         self._run = run
 
@@ -185,8 +187,17 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         return self.begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Say where the loop starts, so that `step` need not look the timestep up."""
-        run = self._begun().fork()
+        """Say where the loop starts, so that `step` need not look the timestep up.
+
+        Raises:
+            OptionError: there is no such timestep.
+        """
+        if self._run is None:
+            return  # a run that begins forgets it anyway
+        run = self._run.fork()
+        run.owned()
+        if not 0 <= begin_index < run.length:
+            raise OptionError(f"begin_index must be 0 to {run.length - 1}, the last of this run, got {begin_index}.")
         run.begin_index = begin_index
         self._run = run
 
@@ -196,7 +207,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
     def index_for_timestep(self, timestep: Any, schedule_timesteps: torch.Tensor | None = None) -> int:
         """The index of the nearest timestep; of equal ones the first that starts a step."""
         table = (self.timesteps if schedule_timesteps is None else schedule_timesteps).tolist()
-        value = float(timestep)
+        value = float(timestep.flatten()[0] if isinstance(timestep, torch.Tensor) else timestep)
         nearest = min(abs(t - value) for t in table)
         found = [i for i, t in enumerate(table) if abs(t - value) == nearest]
         plan = None if self._run is None else self._run.plan
@@ -231,11 +242,12 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
 
     def _levels(self, timesteps: Any) -> tuple[Convention, list[Level]]:
         """The level of each given timestep: of the run where it is one of its own, else of the network."""
-        given = timesteps.flatten().tolist() if isinstance(timesteps, torch.Tensor) else [timesteps]
-        run = self._run
-        if run is None:
+        given = timesteps.tolist() if hasattr(timesteps, "tolist") else timesteps
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
+        if self._run is None:
             convention = self._convention()
             return convention, [convention.level(convention.ratio(float(t))) for t in given]
+        run = self._run = self._followed(self._run)
         told = {t: i for i, t in reversed(list(enumerate(self.timesteps.tolist())))}
         convention = run.convention
         own = (run.level(told[t]) if t in told else convention.level(convention.ratio(float(t))) for t in given)
@@ -274,7 +286,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
             )
         self.order, self.num_inference_steps = table.layout.order, asked[0]
         self.timesteps, self.sigmas = shown(table.convention, plan.levels, plan.grid[-1], device)
-        run = Run(table.convention, plan, self.sigmas, self.sigmas._version, asked)
+        run = Run(table.convention, plan, self.sigmas, version(self.sigmas), table.config, table.layout.lead, asked)
         run.restart(table.native.placed(device))
         if prepared is not None:
             run.prepared = prepared[1]
@@ -320,31 +332,32 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         """A fork of the run, known to be this thread's and to match the sigmas that the pipeline sees."""
         run = self._begun().fork()
         run.owned()
-        if self.sigmas is not run.sigmas or run.sigmas._version != run.version:
-            self._follow_edited_sigmas(run)
-        return run
+        return self._followed(run)
 
-    def _follow_edited_sigmas(self, run: Run) -> None:
-        """Trace the sampler again on sigmas that a pipeline changed after `set_timesteps`."""
-        config, convention = settings(self._internal_dict), run.convention
-        values = [convention.from_sigma(float(s)) for s in self.sigmas.tolist()]
+    def _followed(self, run: Run) -> Run:
+        """The run on sigmas that a pipeline may have changed after `set_timesteps`: its sampler traced again on them.
+
+        Raises:
+            GridError: sigmas that do not fall (only the last may be repeated), or that this sampler cannot follow.
+        """
+        if self.sigmas is run.sigmas and version(run.sigmas) == run.version:
+            return run
+        values = [run.convention.from_sigma(float(s)) for s in self.sigmas.tolist()]
         if len(values) != run.length + 1:
             raise GridError(f"sigmas must stay of length {run.length + 1} (one more than timesteps), got {len(values)}.")
-        starts = [j for j, first in enumerate(run.plan.boundary) if first]
-        levels = [convention.level(values[j], run.plan.levels[j].time) for j in starts]
-        grid = Grid((*levels, convention.level(values[-1])), convention.schedule)
-        plan = lay_out(check(config), config["sampler_options"], lambda n: grid, len(grid) - 1).plan
-        self.sigmas = self.sigmas.clone()
-        run.plan, run.idle, run.native = plan, run.length - plan.nfe, None
-        run.sigmas, run.version = self.sigmas, self.sigmas._version
+        run = run.fork()
+        run.plan, run.idle, run.native = followed(check(run.config), run.config["sampler_options"], run, values)
+        with torch.inference_mode(False):
+            self.sigmas = torch.tensor(self.sigmas.tolist(), dtype=torch.float32, device="cpu")
+        run.sigmas, run.version = self.sigmas, version(self.sigmas)
+        return run
 
     def _native(self, run: Run, index: int) -> NativePlan:
         """The plan of this run from timestep `index` on."""
-        config = settings(self._internal_dict)
-        card, options = check(config), dict(config["sampler_options"])
+        card, options = check(run.config), dict(run.config["sampler_options"])
         if run.eta and "eta" not in options and card.defaults.get("eta") == 0:
             options["eta"] = run.eta
-            run.plan = lay_out(card, options, lambda n: run.plan.grid, len(run.plan.grid) - 1).plan
+            run.plan = with_lead(card, options, run.plan.grid, run.lead)
         native = rewrite(start_at(run.plan, card, options, index), run.convention, index)
         return native.placed(self.timesteps.device)
 
@@ -420,7 +433,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
             SolverKitError: no run has begun, it is finished, or another thread drives it.
         """
         began = run = self._run
-        if run is None or run.thread != get_ident() or self.sigmas is not run.sigmas or run.sigmas._version != run.version:
+        if run is None or run.thread != get_ident() or self.sigmas is not run.sigmas or version(run.sigmas) != run.version:
             run = self._current()
         else:
             run = run.fork()
@@ -428,6 +441,8 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         if index is None:
             index = run.step_index = self._index(run, timestep)
             run.eta = float(eta)
+        elif index >= run.length and run.begin_index is None and float(timestep) != float(self.timesteps[-1]):
+            index = run.step_index = self._index(run, timestep)  # a loop over timesteps that are no loop
         if native is None or not native.start <= index <= run.done + 1 or index < run.done or run.eta != run.traced_eta:
             run.traced_eta = run.eta
             native = None if index >= run.plan.nfe else self._native(run, index)
@@ -438,16 +453,14 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         if model_output.shape != shape:
             model_output = fit_channels(model_output, sample, "the network")
         x = sample if sample.dtype is torch.float32 else wide(sample)
-        state = run.after
-        if state is not None and index == run.done + 1 and shape == run.shape:
-            run.draws = None
-        else:
-            state = run.state(index, x)
-            if state is None:  # latents of another shape: the history is of no use, the run begins anew here
-                native = self._native(run, index)
-                run.restart(native)
-            if state is None or index == native.start:
-                x, state = run.entered(native, x)
+        kept, kept_shape = run.state(index)
+        state = kept if kept is None or kept_shape == shape else fitted(kept, kept_shape, x)
+        if state is None and kept is not None:  # latents of another shape: the history is of no use
+            native = self._native(run, index)
+            run.restart(native)
+        if state is None or index == native.start:
+            kept = None
+            x, state = run.entered(native, x)
         j = index - native.start
         if per_token_timesteps is not None or pred_original_sample is not None or not native.predictions:
             special = (pred_original_sample, per_token_timesteps)
@@ -468,7 +481,8 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
         previous, after = advance(plan, state, seen, stored, draw)
         if per_token_timesteps is not None:
             previous = torch.where(on_level(per_token_timesteps, native.plan.levels[j])[..., None], previous, x)
-        run.before, run.after, run.done, run.step_index, run.shape = state, after, index, index + 1, shape
+        run.before, run.shape_before = kept, kept_shape
+        run.after, run.done, run.step_index, run.shape = after, index, index + 1, shape
         if self._run is not began:
             raise SolverKitError(ANOTHER_THREAD)
         self._run = run

@@ -5,6 +5,7 @@ Nothing of the native config is lost, so that `DDIMScheduler.from_config(ours.co
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,8 +40,11 @@ def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         OptionError: an override that nobody knows, or an option that the sampler does not have.
         ScheduleError: a config whose class cannot be told.
     """
-    overrides = dict(overrides)
+    overrides = {key: plain(key, value) for key, value in overrides.items()}
+    config = {key: plain(key, value) for key, value in config.items()}
     before = {key: value for key, value in config.items() if key in OWN}
+    if config.get("_class_name") not in (None, "SolverKitScheduler"):
+        before.pop("native_class", None)  # a native class that took one of our configs over wrote this one
     native = {key: value for key, value in config.items() if key not in OWN and key != "_class_name"}
     name = overrides.get("native_class") or before.get("native_class") or native_class(config)
     defaults = class_defaults(name)
@@ -54,18 +58,51 @@ def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
                 f"of the sampler go to sampler_options={{...}}; all others are those of {name}."
             )
     kept = {} if overrides.get("sampler", before.get("sampler")) != before.get("sampler") else before.get("sampler_options")
+    given = overrides.pop("sampler_options", None)
+    _one_shift(overrides, native, defaults)
     own = {
         "sampler": overrides.pop("sampler", None) or before.get("sampler") or SAMPLER,
         "grid": overrides.pop("grid", before.get("grid")),
-        "sampler_options": overrides.pop("sampler_options", None) or kept or {},
+        "sampler_options": copy.deepcopy((kept or {}) if given is None else given),
         "native_class": name,
     }
     overrides.pop("native_class", None)
-    check(own)
     native = {**defaults, "variance_type": None, **native, **overrides}
+    check({**native, **own})
     by_default = config.get("_use_default_values", ())
     native["_use_default_values"] = [key for key in by_default if key not in (*overrides, *OWN)]
     return {**native, **own}
+
+
+def plain(key: str, value: Any) -> Any:
+    """A config value as JSON has it: lists instead of arrays and tensors, Python numbers instead of numpy's.
+
+    Raises:
+        OptionError: a value that JSON has no form for.
+    """
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(f"{key}[{name!r}]", v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(key, v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise OptionError(f"the config key {key} must be a JSON value, got {type(value).__name__}: {value!r:.60}.")
+
+
+def _one_shift(overrides: dict[str, Any], native: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """`flow_shift` (DPM++, UniPC) and `shift` (flow-matching classes) are one thing: give it the name that the class has.
+
+    Raises:
+        OptionError: both are given and differ.
+    """
+    given = {key: overrides[key] for key in ("shift", "flow_shift") if overrides.get(key) is not None}
+    if len(set(given.values())) > 1:
+        raise OptionError(f"shift={given['shift']} and flow_shift={given['flow_shift']} mean the same; give one of them.")
+    for key, other in (("shift", "flow_shift"), ("flow_shift", "shift")):
+        if key in given and key not in defaults and other in {**native, **defaults}:
+            overrides[other] = overrides.pop(key)
 
 
 def check(own: Mapping[str, Any]) -> SamplerCard:
@@ -85,6 +122,10 @@ def check(own: Mapping[str, Any]) -> SamplerCard:
     if not isinstance(own["sampler_options"], Mapping):
         raise OptionError(f"sampler_options must be a dict, got {own['sampler_options']!r:.80}.")
     card.check(dict(own["sampler_options"]))
+    if own.get("timestep_spacing") not in (None, "leading", "linspace", "trailing"):
+        raise OptionError(
+            f"timestep_spacing must be 'leading', 'linspace' or 'trailing', got {own['timestep_spacing']!r}."
+        )
     if own["grid"] is not None:
         if not isinstance(own["grid"], str):
             raise OptionError(f"grid must be the name of a grid or None (the native layout), got {own['grid']!r:.80}.")
@@ -94,7 +135,7 @@ def check(own: Mapping[str, Any]) -> SamplerCard:
 
 def settings(config: Any) -> dict[str, Any]:
     """The config as it is now. Pipelines change attributes of a config whose items stay, so attributes are read."""
-    changed = {key: getattr(config, key, value) for key, value in config.items()}
+    changed = {key: copy.deepcopy(getattr(config, key, value)) for key, value in config.items()}
     return {**changed, "use_flow_sigmas": config.get("use_flow_sigmas", False)}
 
 

@@ -35,6 +35,8 @@ class Run:
         plan: All evaluations of the run, from the first timestep.
         sigmas: The very tensor that the scheduler shows: an edit of it is noticed by its version.
         version: The version of `sigmas` that the plan was made for.
+        config: The settings that the plan was made with.
+        lead: How many first-order steps fill its beginning.
         asked: The arguments of `set_timesteps`.
         idle: Evaluations after the plan's last that change nothing.
         native: The plan from where the pipeline started; None before the first step.
@@ -42,7 +44,7 @@ class Run:
         done: The evaluation that was made last; -1 before the first.
         before, after: The plan's state before and after it; `before` and `draws` let it be repeated.
         draws: The noise of that evaluation, by ordinal.
-        shape: Of its latents.
+        shape: Of its latents; `shape_before` of those that `before` was made of.
         scaled: The first `scale_model_input` was seen (it applies a prelude).
         prepared: The latents are past the prelude: the state to go on from.
         eta: What the pipeline passed at the first step; `traced_eta` is what the plan was traced with.
@@ -52,7 +54,9 @@ class Run:
     convention: Convention
     plan: Plan
     sigmas: torch.Tensor
-    version: int
+    version: Any
+    config: dict[str, Any]
+    lead: int = 0
     asked: tuple[Any, ...] = ()
     idle: int = 0
     native: NativePlan | None = None
@@ -63,6 +67,7 @@ class Run:
     after: State | None = None
     draws: dict[int, torch.Tensor] | None = None
     shape: tuple[int, ...] = ()
+    shape_before: tuple[int, ...] = ()
     scaled: bool = False
     prepared: State | None = None
     eta: float = 0.0
@@ -70,11 +75,11 @@ class Run:
     thread: int | None = field(default_factory=threading.get_ident)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "thread": None, "version": self.sigmas._version - self.version}
+        return {**self.__dict__, "thread": None, "version": version(self.sigmas) == self.version}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.version = self.sigmas._version - state["version"]  # a copied tensor counts its versions anew
+        self.version = version(self.sigmas) if state["version"] else None  # a copied tensor counts its versions anew
 
     def fork(self) -> Run:
         """A shallow copy."""
@@ -103,20 +108,15 @@ class Run:
         self.native, self.before, self.after, self.draws = native, None, None, None
         self.done = -1 if native is None else native.start - 1
 
-    def state(self, index: int, x: torch.Tensor) -> State | None:
-        """The plan's state before an evaluation: the last one again, or the one after it.
+    def state(self, index: int) -> tuple[State | None, tuple[int, ...]]:
+        """The plan's state before an evaluation (the last one again, or the one after it), and the shape it was made for.
 
-        None where the latents have another shape than what is kept of them.
+        None for the first evaluation.
         """
-        if index != self.done:
-            self.draws = None
-        state = self.before if index == self.done else self.after
-        if state is None:  # the first evaluation
-            return State(0, ())
-        if all(value.shape == x.shape for value in state.values):
-            return state
-        values = tuple(repeated(value, x) for value in state.values)
-        return State(state.index, values) if all(value.shape == x.shape for value in values) else None
+        if index == self.done:
+            return self.before, self.shape_before
+        self.draws = None
+        return self.after, self.shape
 
     def draw_like(
         self, x: torch.Tensor, fresh: Callable[[], torch.Tensor], given: torch.Tensor | None
@@ -127,8 +127,8 @@ class Run:
 
         def draw(ordinal: int, s: float, t: float) -> torch.Tensor:
             if ordinal not in drawn:
-                drawn[ordinal] = fresh() if given is None else given
-            return repeated(drawn[ordinal], x)
+                drawn[ordinal] = fresh() if given is None else given.clone()
+            return repeated(drawn[ordinal], len(x))
 
         return draw
 
@@ -151,13 +151,26 @@ class Run:
         return begin(native.plan, x)
 
 
-def repeated(value: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """A kept value for a batch that guidance doubled, or halved again; unchanged where no repetition fits."""
-    if value.shape == x.shape or value.shape[1:] != x.shape[1:]:
-        return value
-    if len(x) % len(value) == 0:
-        return value.repeat(len(x) // len(value), *[1] * (value.ndim - 1))
-    return value[: len(x)] if len(value) % len(x) == 0 else value
+def fitted(state: State, shape: tuple[int, ...], x: torch.Tensor) -> State | None:
+    """A state of latents of `shape` for a batch that guidance doubled, or halved again; None where they do not fit."""
+    if x.shape == shape:
+        return state
+    if x.shape[1:] != shape[1:] or (len(x) % shape[0] and shape[0] % len(x)):
+        return None
+    values = [repeated(value, len(x)) if len(value) == shape[0] else value for value in state.values]
+    return State(state.index, tuple(values))
+
+
+def repeated(value: torch.Tensor, n: int) -> torch.Tensor:
+    """A kept value (B, ...) for n samples: repeated as torch.cat repeats a batch, or cut."""
+    if len(value) >= n:
+        return value[:n]
+    return value.repeat(n // len(value), *[1] * (value.ndim - 1))
+
+
+def version(tensor: torch.Tensor) -> Any:
+    """What changes when a tensor is edited; tensors of inference mode do not count their versions."""
+    return tuple(tensor.tolist()) if tensor.is_inference() else tensor._version
 
 
 def mixed(weights: Sequence[tuple[float, float]], x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -180,25 +193,28 @@ def shown(
     """`timesteps` (what the network is told; integers where all are) and `sigmas` (one more), as pipelines read them."""
     told = [convention.told(level) for level in levels]
     whole = isinstance(convention.schedule, DiscreteVP) and all(t == round(t) for t in told)
-    timesteps = torch.tensor([round(t) for t in told]) if whole else torch.tensor(told, dtype=torch.float32)
-    sigmas = torch.tensor([convention.sigma(level) for level in (*levels, end)], dtype=torch.float32)
+    with torch.inference_mode(False):  # so that an edit of sigmas is seen
+        timesteps = torch.tensor(told, dtype=torch.int64 if whole else torch.float32, device="cpu")
+        values = [convention.sigma(level) for level in (*levels, end)]
+        sigmas = torch.tensor(values, dtype=torch.float32, device="cpu")
     return timesteps.to(device), sigmas
 
 
 def training_table(convention: Convention, total: int) -> tuple[torch.Tensor, torch.Tensor]:
     """`timesteps` and `sigmas` before a run has begun: those of training, from the most noise to none."""
     schedule = convention.schedule
-    if isinstance(schedule, DiscreteVP):
-        sigmas = torch.from_numpy(schedule.log_ratios).exp().flip(0).float()
-        return torch.arange(total - 1, -1, -1), torch.cat([sigmas, torch.zeros(1)])
-    u = torch.linspace(1, 1 / total, total)
-    if isinstance(schedule, Flow):
-        t = schedule.shift * u / (1 + (schedule.shift - 1) * u)
-        t, end = (1 - t, torch.ones(1)) if convention.inverted else (t, torch.zeros(1))
-        return t * schedule.time_scale, torch.cat([t, end])
-    ratios = schedule.ratio_min * (schedule.ratio_max / schedule.ratio_min) ** u
-    told = torch.tensor([schedule.time(r) for r in ratios.tolist()])
-    return told, torch.cat([ratios, torch.zeros(1)])
+    with torch.inference_mode(False), torch.device("cpu"):
+        if isinstance(schedule, DiscreteVP):
+            sigmas = torch.from_numpy(schedule.log_ratios.copy()).exp().flip(0).float()
+            return torch.arange(len(sigmas) - 1, -1, -1), torch.cat([sigmas, torch.zeros(1)])
+        u = torch.linspace(1, 1 / total, total)
+        if isinstance(schedule, Flow):
+            t = schedule.shift * u / (1 + (schedule.shift - 1) * u)
+            t, end = (1 - t, torch.ones(1)) if convention.inverted else (t, torch.zeros(1))
+            return t * schedule.time_scale, torch.cat([t, end])
+        ratios = schedule.ratio_min * (schedule.ratio_max / schedule.ratio_min) ** u
+        told = torch.tensor([schedule.time(r) for r in ratios.tolist()])
+        return told, torch.cat([ratios, torch.zeros(1)])
 
 
 def predicted(
@@ -212,7 +228,7 @@ def predicted(
     """
     w_x, w_out = native.weights[j]
     if given is not None:
-        denoised = given.to(x.dtype)
+        denoised = given.to(x.dtype, copy=True)
     elif per_token_timesteps is not None:
         if not isinstance(convention.schedule, Flow):
             raise OptionError("per_token_timesteps= is for flow-matching models.")

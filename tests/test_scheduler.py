@@ -32,7 +32,7 @@ def network(x, t):
 
 def make(sampler="dpmpp-2m", **options):
     clip = {"clip_sample": False} if options.get("native_class", "DDIM")[:4] == "DDIM" else {}
-    return SolverKitScheduler(sampler=sampler, timestep_spacing="trailing", **{**BETAS, **clip, **options})
+    return SolverKitScheduler(sampler=sampler, **{"timestep_spacing": "trailing", **BETAS, **clip, **options})
 
 
 def noise(*shape, seed=0):
@@ -736,3 +736,264 @@ def test_saving_and_loading(tmp_path):
     pipe.save_pretrained(tmp_path / "native")
     native = SolverKitScheduler.from_pretrained(tmp_path / "native", subfolder="scheduler", sampler="heun")
     assert native.config.native_class == "DDPMScheduler" and native.config.sampler == "heun"
+
+
+# --- what pipelines and users also do
+
+
+def test_inference_mode():
+    expected = run(make("unipc"))
+    with torch.inference_mode():
+        scheduler = make("unipc")
+        x = run(scheduler)
+        scheduler.set_timesteps(6)
+        y = loop(scheduler, noise(), scheduler.timesteps[:3])
+        assert torch.equal(loop(copy.deepcopy(scheduler), y, scheduler.timesteps[3:]), expected)
+        scheduler.set_timesteps(6)
+        scheduler.sigmas[-1] = scheduler.sigmas[-2]
+        assert not torch.equal(loop(scheduler, noise()), expected)
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("sampler", TRACEABLE)
+@pytest.mark.parametrize("steps", [5, 8])
+def test_sigmas_that_were_set_to_what_they_were_change_nothing(sampler, steps):
+    for build in (make, flow, edm):
+        a, b = build(sampler), build(sampler)
+        for scheduler in (a, b):
+            scheduler.set_timesteps(steps)
+        b.sigmas = b.sigmas.clone()
+        x, y = (run_on(s) for s in (a, b))
+        assert b._run.idle == 0 and float((x - y).norm() / x.norm()) < 1e-3
+
+
+def run_on(scheduler):
+    generator = torch.Generator().manual_seed(0)
+    return loop(scheduler, noise() * scheduler.init_noise_sigma, generator=generator)
+
+
+def test_sigmas_must_fall():
+    scheduler = edm("euler")
+    scheduler.set_timesteps(5)
+    scheduler.sigmas[2] = scheduler.sigmas[1]
+    with pytest.raises(GridError, match="fall"):
+        scheduler.step(noise(), scheduler.timesteps[0], noise())
+    scheduler.set_timesteps(5)
+    scheduler.sigmas[2] = 5.0
+    x, z = noise(), noise(seed=1)
+    torch.testing.assert_close(scheduler.add_noise(x, z, scheduler.timesteps[2:3]), x + 5.0 * z)
+
+
+def test_cosmos_2_ends_at_the_smallest_sigma():
+    native = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+    native.register_to_config(sigma_max=80.0, sigma_min=0.002, sigma_data=1.0, final_sigmas_type="sigma_min")
+    native.sigma_max, native.sigma_min = 80.0, 0.002
+    ours = SolverKitScheduler.from_config(native.config, sampler="euler")
+    ramp = torch.linspace(0, 1, 6, dtype=torch.float64)
+    for scheduler in (native, ours):
+        scheduler.set_timesteps(sigmas=ramp)
+        scheduler.sigmas[-1] = scheduler.sigmas[-2]
+    torch.testing.assert_close(ours.sigmas, native.sigmas, rtol=1e-5, atol=1e-6)
+    x = y = noise() * 80
+    for t, u in zip(ours.timesteps, native.timesteps):
+        x, y = (s.step(network(z, 1), r, z, return_dict=False)[0] for s, z, r in ((ours, x, t), (native, y, u)))
+    torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+
+@sk.op
+def rows(x):
+    return x.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+
+
+@sk.op
+def scaled(x, n, before):
+    return x * (n / before)
+
+
+def keeps_norms(model, x, grid, noise):
+    """Carries one number a sample from step to step."""
+    before = None
+    for s, t in grid.steps():
+        denoised = model(x, s)
+        n = rows(denoised)
+        step = x + (t - s) * ((x - denoised) / s)
+        x = step if before is None else 0.9 * step + 0.1 * scaled(step, n, before)
+        before = n
+    return x
+
+
+def test_values_of_another_shape_are_kept_too(monkeypatch):
+    from solverkit import plugins
+
+    cards = {kind: dict(found) for kind, found in registry().cards.items()}
+    cards["samplers"]["keeps-norms"] = plugins.SamplerCard("keeps-norms", keeps_norms, skip=4)
+    changed = plugins.Registry(cards, registry().plugins, registry().failed)
+    monkeypatch.setattr(plugins, "registry", lambda: changed)
+    expected = run(make("keeps-norms"))
+    scheduler = make("keeps-norms")
+    scheduler.set_timesteps(6)
+    x = noise()
+    for t in scheduler.timesteps:
+        doubled = torch.cat([x, x])
+        both = scheduler.step(network(doubled, t), t, doubled, return_dict=False)[0]
+        scheduler._step_index -= 1
+        x = scheduler.step(network(x, t), t, x, return_dict=False)[0]
+        assert torch.equal(both[:2], x)
+    assert torch.equal(x, expected)
+
+
+def test_flow_shift_and_shift_are_one_thing():
+    def sigmas(scheduler):
+        scheduler.set_timesteps(4)
+        return scheduler.sigmas
+
+    wanted = sigmas(flow(shift=5.0))
+    video = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+    for scheduler in (
+        SolverKitScheduler.from_config(diffusers.FlowMatchEulerDiscreteScheduler().config, flow_shift=5.0),
+        SolverKitScheduler.from_config(video.config, shift=5.0),
+        SolverKitScheduler.from_config(video.config, flow_shift=5.0),
+        SolverKitScheduler(native_class="UniPCMultistepScheduler", prediction_type="flow_prediction", shift=5.0),
+    ):
+        assert torch.equal(sigmas(scheduler), wanted)
+    with pytest.raises(OptionError, match="flow_shift"):
+        SolverKitScheduler.from_config(video.config, shift=5.0, flow_shift=4.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("DDIMInverseScheduler", "from data to noise"),
+        ("DPMSolverMultistepInverseScheduler", "from data to noise"),
+        ("LCMScheduler", "distilled"),
+        ("TCDScheduler", "distilled"),
+        ("FlowMatchLCMScheduler", "distilled"),
+        ("RePaintScheduler", "resamples"),
+        ("ScoreSdeVeScheduler", "step"),
+    ],
+)
+def test_classes_that_do_something_else_are_refused(name, words):
+    with pytest.raises(ScheduleError, match=words):
+        SolverKitScheduler.from_config({"_class_name": name})
+    with pytest.raises(ScheduleError, match="cannot tell" if "FlowMatch" not in name else "."):
+        SolverKitScheduler.from_config(getattr(diffusers, name)().config)
+
+
+@pytest.mark.parametrize("name", ["FlowMatchHeunDiscreteScheduler", "KDPM2DiscreteScheduler", "CogVideoXDDIMScheduler"])
+def test_a_class_is_told_by_its_keys(name):
+    assert SolverKitScheduler.from_config(getattr(diffusers, name)().config).config.native_class == name
+
+
+def test_threads_cannot_move_the_start_of_another_run():
+    scheduler, errors = make(), []
+    scheduler.set_timesteps(6)
+
+    def other():
+        for change in (lambda: scheduler.set_begin_index(3), lambda: setattr(scheduler, "_step_index", 3)):
+            try:
+                change()
+            except SolverKitError as error:
+                errors.append(str(error))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert len(errors) == 2 and torch.equal(loop(scheduler, noise()), run(make()))
+
+
+def test_config_values_are_json_and_our_own():
+    import numpy as np
+
+    scheduler = make(trained_betas=np.linspace(1e-4, 0.02, 50), beta_schedule=None)
+    assert len(scheduler.timesteps) == len(scheduler.sigmas) - 1 == 50
+    copy.deepcopy(scheduler).set_timesteps(5)
+    json.loads(scheduler.to_json_string())
+    options = {"order": np.int64(1)}
+    first = SolverKitScheduler.from_config(make().config, sampler="unipc", sampler_options=options)
+    options["order"] = 3
+    assert first.config.sampler_options == {"order": 1} and type(first.config.sampler_options["order"]) is int
+    first.set_timesteps(6)
+    x = loop(first, noise())
+    first.config.sampler_options["order"] = 3  # seen by the next run
+    first.set_timesteps(6)
+    assert not torch.equal(loop(first, noise()), x)
+    assert SolverKitScheduler.from_config(first.config, sampler_options={}).config.sampler_options == {}
+    with pytest.raises(OptionError, match="JSON"):
+        SolverKitScheduler.from_config(make().config, sampler_options={"order": object()})
+
+
+def test_layouts_that_the_native_config_describes():
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1, "timestep_spacing": "trailing"}
+    native = diffusers.DPMSolverMultistepScheduler(**cosine)
+    ours = SolverKitScheduler.from_config(native.config)
+    for n in (5, 10):
+        native.set_timesteps(n)
+        ours.set_timesteps(n)
+        assert abs(int(native.timesteps[0]) - int(ours.timesteps[0])) <= 1
+    for spacing in ("linspace", "leading", "trailing"):
+        scheduler = SolverKitScheduler(
+            native_class="EulerDiscreteScheduler", timestep_spacing=spacing, **BETAS
+        )
+        config = {**scheduler.config, "final_sigmas_type": "sigma_min"}
+        scheduler = SolverKitScheduler.from_config(config)
+        for n in (1, 5):
+            scheduler.set_timesteps(n)
+            assert scheduler.nfe == n and float(scheduler.sigmas[-1]) == pytest.approx(0.0292, abs=1e-3)
+    bounded = diffusers.EulerDiscreteScheduler(use_exponential_sigmas=True, sigma_min=0.1, sigma_max=10.0, **BETAS)
+    karras = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True, shift=1.0)
+    for native in (bounded, karras):
+        ours = SolverKitScheduler.from_config(native.config)
+        for scheduler in (native, ours):
+            scheduler.set_timesteps(5)
+        torch.testing.assert_close(ours.sigmas, native.sigmas, rtol=1e-3, atol=1e-3)
+    one = flow(shift_terminal=0.1)
+    one.set_timesteps(1)
+    assert one.sigmas.tolist() == [1.0, 0.0]
+
+
+def test_a_detour_through_a_native_class():
+    ours = SolverKitScheduler.from_config(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).config, sampler="heun")
+    config = {**ours.config, "use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 5.0}
+    native = diffusers.UniPCMultistepScheduler.from_config(config)
+    native.register_to_config(_class_name="UniPCMultistepScheduler")
+    back = SolverKitScheduler.from_config(native.config)
+    assert back.config.native_class == "UniPCMultistepScheduler" and back.config.sampler == "heun"
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "words"),
+    [
+        (lambda: make().set_timesteps(timesteps=[1500, 500]), GridError, "999"),
+        (lambda: make().set_timesteps(timesteps=[500, -3]), GridError, "-3"),
+        (lambda: flow().set_timesteps(timesteps=[1500.0]), GridError, "1000"),
+        (lambda: make().set_timesteps(sigmas=[1000.0, 1.0]), GridError, "14.6"),
+        (lambda: SolverKitScheduler(timestep_spacing="tralling"), OptionError, "tralling"),
+        (lambda: begun(9), OptionError, "0 to 5"),
+        (lambda: begun(-1), OptionError, "0 to 5"),
+    ],
+)
+def test_what_also_cannot_be_done_is_said(build, error, words):
+    with pytest.raises(error, match=words):
+        build()
+
+
+def begun(index):
+    scheduler = make()
+    scheduler.set_timesteps(6)
+    scheduler.set_begin_index(index)
+
+
+def test_steps_at_timesteps_that_are_no_loop():
+    """Generic tests of schedulers step at 0, then at 1."""
+    scheduler, x = make(timestep_spacing="leading"), noise()
+    scheduler.set_timesteps(10)
+    a, b = scheduler.step(x, 0, x).prev_sample, scheduler.step(x, 1, x).prev_sample
+    assert a.shape == b.shape == x.shape
+    assert scheduler.add_noise(x, x, [10, 20]).shape == x.shape
+
+
+def test_other_default_devices_do_not_matter():
+    with torch.device("meta"):
+        scheduler = make()
+        scheduler.set_timesteps(5, device="cpu")
+    assert scheduler.sigmas.device.type == "cpu" and scheduler.alphas_cumprod.device.type == "cpu"

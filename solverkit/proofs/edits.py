@@ -9,7 +9,7 @@ import torch
 
 from ..grid import Grid
 from ..level import Level
-from ..plan import trace
+from ..plan import Plan, trace
 from ..plugins import SamplerCard
 from ..problems import gaussian
 from ..schedule import EDM, Flow
@@ -37,13 +37,29 @@ def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
             starts = [j for j in range(plan.nfe) if plan.boundary[j] and float(plan.levels[j]) in nodes]
             for at in starts[n // 8 : -2 : n // 8 + 1]:
                 edited = drive(plan, target, x, edit=lambda j, y, at=at, d=delta: y + d if j == at else y)  # type: ignore[misc]
-                expected = _effect(target, grid, plan.levels[at], delta, card, options)
-                worst = max(worst, float((edited - plain - expected).norm() / expected.norm()))
+                if card.is_linear(options):
+                    missed = edited - plain - _effect(target, grid, plan.levels[at], delta, card, options)
+                else:
+                    missed = edited - _restarted(target, plan, at, x, delta, card, options)
+                worst = max(worst, float(missed.norm() / (edited - plain).norm()))
             errors.append(worst)
-        assert errors[0] <= 0.25 and errors[1] <= max(0.02, 0.75 * errors[0]), (
+        rough = 0.25 if card.is_linear(options) else 0.35  # there the draws that are left meet another history too
+        assert errors[0] <= rough and errors[1] <= max(0.02, 0.75 * errors[0]), (
             f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) "
             "of its effect"
         )
+
+
+def _restarted(
+    target: Any, plan: Plan, at: int, x: torch.Tensor, delta: torch.Tensor, card: SamplerCard, options: Mapping[str, Any]
+) -> torch.Tensor:
+    """The end of the sampler itself, started at evaluation `at` with the edited state and the draws that are left."""
+    seen: list[torch.Tensor] = []
+    drive(plan, target, x, edit=lambda j, y: seen.append(y) or y)  # type: ignore[func-returns-value]
+    level, grid = plan.levels[at], plan.grid
+    tail = trace(card, Grid((level, *(s for s in grid if s < level)), grid.schedule), **options)
+    used = sum(i.kind == "draw" for segment in plan.segments[: at + 1] for i in segment.instructions)
+    return drive(tail, target, seen[at] + delta, first_draw=used)
 
 
 def _effect(
