@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from .diffusers_convention import Convention
-from .errors import GridError, TraceError
+from .errors import BudgetError, GridError, TraceError
 from .grid import Grid, show
 from .level import Level
 from .plan import Plan, trace
@@ -89,6 +89,7 @@ def lay_out(card: SamplerCard, options: dict[str, Any], make: Callable[[int], Gr
         n: What the pipeline calls num_inference_steps.
 
     Raises:
+        BudgetError: not one step of the sampler fits.
         SolverKitError: from the sampler or the grid.
     """
     plan = trace(card, make(n), **options)
@@ -98,13 +99,13 @@ def lay_out(card: SamplerCard, options: dict[str, Any], make: Callable[[int], Gr
     if set(counts[:-1]) <= {2} and counts[-1] in (1, 2):
         return Layout(plan, 2)
     most = n * len(counts) // plan.nfe + 2  # as if every step cost the mean
-    for steps in range(min(n - 1, most), -1, -1):
-        lead = n - trace(card, make(steps), **options).nfe if steps else n
-        if lead >= 0:
-            plan = with_lead(card, options, make(steps + lead), lead)
+    for steps in range(min(n, most), 0, -1):
+        needed = trace(card, make(steps), **options).nfe
+        if needed <= n:
+            plan = with_lead(card, options, make(steps + n - needed), n - needed)
             if plan.nfe == n:
-                break
-    return Layout(plan, 1, lead)
+                return Layout(plan, 1, n - needed)
+    raise BudgetError(f"one step of {card.name!r} needs {needed} network evaluations; num_inference_steps={n} are fewer.")
 
 
 def with_lead(card: SamplerCard, options: dict[str, Any], grid: Grid, lead: int) -> Plan:

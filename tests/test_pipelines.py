@@ -196,7 +196,9 @@ class Replay:
 def test_every_sampler_runs_and_is_sk_sample(name, sampler, monkeypatch):
     pipeline = tiny(name)
     config = native_config(name)
-    scheduler = SolverKitScheduler.from_config(config, sampler=sampler, clip_sample=False, thresholding=False)
+    options = {"n_steps": 1} if sampler == "ncsn" else {}  # its default costs a hundred evaluations a step
+    unclipped = {"clip_sample": False, "thresholding": False}
+    scheduler = SolverKitScheduler.from_config(config, sampler=sampler, sampler_options=options, **unclipped)
     draws = iter(range(10**6))
     monkeypatch.setattr(
         solverkit.scheduler,
@@ -220,12 +222,12 @@ def test_every_sampler_runs_and_is_sk_sample(name, sampler, monkeypatch):
     outputs = [fit_channels(output, x, name).double() for x, _, output in seen]
     latents = [x.double() for x, _, _ in seen]
     replay, grid = Replay(scheduler, outputs, name == "cosmos"), scheduler._run.plan.grid
-    if sk.trace(sampler, grid).nfe != scheduler.nfe:  # filled with first-order steps, which sk.sample has no name for
+    if sk.trace(sampler, grid, **options).nfe != scheduler.nfe:  # filled with first-order steps, nothing for sk.sample
         assert (name, sampler) == ("cosmos", "rk4")
         return
     limit = 1e-4 if sampler == "rk4" else 1e-5  # a slope at the end of a long step, (x - D) / t, amplifies rounding
     scale = scheduler._run.convention.scale(grid[0])
-    sk.sample(replay, sampler, x=latents[0] / scale * grid[0].scale, grid=grid, seed=0)
+    sk.sample(replay, sampler, x=latents[0] / scale * grid[0].scale, grid=grid, seed=0, **options)
     assert len(replay.states) == len(seen)
     for k, (mine, x) in enumerate(zip(replay.states, latents)):
         largest = max(float(v.norm()) for v in latents[max(k - 4, 0) : k + 1])  # what the sum for x was made of
