@@ -9,6 +9,7 @@ from typing import Any
 import solverkit as sk
 from solverkit.schedule import Schedule
 
+from .ode import rk45
 from .sampler import ncsn, pc, pc_ve, pc_vp, reverse_sde
 
 SONG_2021 = "Song et al. 2021, arXiv 2011.13456"
@@ -48,6 +49,7 @@ def register_samplers(register: Callable[..., None]) -> None:
         reference="Huang et al. 2021, arXiv 2106.02808",
         variants=({"flow_share": 1.0}, {"flow_share": 0.5}),
     )
+    register("rk45", rk45, traceable=False, reference="Dormand and Prince 1980; Song et al. 2021, section 4.3")
 
 
 def score_sde(schedule: Schedule, n: int, epsilon: float = 1e-3) -> list[float]:
