@@ -27,7 +27,7 @@ _NAMES = {
     "scheduler": "SolverKitScheduler SchedulerMixin restore_native",  # diffusers wants the mixin beside the class it loads
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = ("errors", "testing", "problems", "guidance", "bench", "hub")
+_MODULES = ("errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub")
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
 
@@ -45,7 +45,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from . import bench, errors, guidance, problems, testing
+    from . import bench, constraints, errors, flow_map, guidance, likelihood, problems, testing
     from .catalogue import grids, metrics, models, samplers
     from .denoiser import Denoiser, wrap
     from .grid import Grid

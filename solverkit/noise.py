@@ -16,6 +16,8 @@ from .errors import OptionError
 
 PRIOR = 2**62  # the ordinal of the noise that a run starts from; no run makes that many draws
 
+FIXED = 2**40  # the ordinals of draws that belong to a whole run
+
 Draw = Callable[[int, float, float], torch.Tensor]
 
 
@@ -80,6 +82,10 @@ class Noise:
     def __call__(self, s: float, t: float) -> torch.Tensor:
         ordinal, self.count = self.count, self.count + 1
         return self._draw(ordinal, float(s), float(t))
+
+    def fixed(self, number: int = 0) -> torch.Tensor:
+        """A draw that is the same whenever it is asked for, apart from those that are counted."""
+        return self._draw(FIXED + number, 0.0, 0.0)
 
     def draw(self, ordinal: int, s: float, t: float) -> torch.Tensor:
         """The same as calling it; an inner plan's own ordinal is replaced by the run's."""

@@ -114,6 +114,8 @@ class SamplerCard(Card):
         smooth_steps: The order holds only where neighbouring steps have nearly the same length.
         linear: On a linear problem the result is linear in the start and the draws; a function of the options where it
             depends on them. False for steps that depend on norms: their law and edits are then proven in another way.
+        restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
+            repeats parts of it.
     """
 
     order: int | Callable[[dict[str, Any]], int | None] | None = None
@@ -123,6 +125,7 @@ class SamplerCard(Card):
     order_options: dict[str, Any] = field(default_factory=dict)
     smooth_steps: bool = False
     linear: bool | Callable[[dict[str, Any]], bool] = True
+    restarts: bool = True
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""

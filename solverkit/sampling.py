@@ -146,7 +146,8 @@ def sample(
             timesteps, else "karras"; or the sampler's own choice.
         levels: Explicit falling levels, sigma / alpha (sigma in [0, 1] for flow), run exactly as given.
         constrain: constrain(x, level, draw) -> x edits the state (in the frame: x = alpha x_0 + s eps) before each
-            evaluation that starts a step; draw(s, t) gives noise. Needs a traceable sampler.
+            evaluation that starts a step; draw(s, t) gives noise. If it has a method finish(x) -> x, that edits the end of
+            a run to noise level 0. Needs a traceable sampler. `solverkit.constraints` has some.
         device, dtype: Of the state; default the denoiser's device and float32 (float64 if x is).
         progress: Show a progress bar.
         callback: Called with an `Evaluation` after each one.
@@ -215,7 +216,8 @@ def _push(
                 raise OptionError(f"constrain must return the edited state of shape {tuple(x.shape)}.")
             x = edited.to(x.dtype)
         x, state = advance(plan, state, x, model(x, level), draw)
-    return x
+    finish = getattr(constrain, "finish", None)
+    return finish(x) if finish is not None and plan.grid[-1] == 0 else x
 
 
 def _progress(stack: ExitStack, card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Callable[[], None]:

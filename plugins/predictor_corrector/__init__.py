@@ -10,6 +10,7 @@ import solverkit as sk
 from solverkit.schedule import Schedule
 
 from .ode import rk45
+from .repaint import repaint
 from .sampler import ncsn, pc, pc_ve, pc_vp, reverse_sde
 
 SONG_2021 = "Song et al. 2021, arXiv 2011.13456"
@@ -48,6 +49,13 @@ def register_samplers(register: Callable[..., None]) -> None:
         order=lambda options: 1 if options["flow_share"] == 1 else None,
         reference="Huang et al. 2021, arXiv 2106.02808",
         variants=({"flow_share": 1.0}, {"flow_share": 0.5}),
+    )
+    register(
+        "repaint",
+        repaint,
+        restarts=False,
+        reference="Lugmayr et al. 2022, arXiv 2201.09865",
+        variants=({"inner": "dpmpp-2m", "jump_length": 3, "jumps": 2}, {"inner": "ddim", "jumps": 1, "jump_length": 4}),
     )
     register("rk45", rk45, traceable=False, reference="Dormand and Prince 1980; Song et al. 2021, section 4.3")
 
