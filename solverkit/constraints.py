@@ -41,17 +41,16 @@ class Replacement:
     def __call__(self, x: torch.Tensor, level: Level, draw: Any) -> torch.Tensor:
         """The state (B, ...) with its measured part replaced."""
         z = draw.fixed() if self.noise == "fixed" else draw(level, level)
-        wanted = level.alpha * self.known.to(x) + float(level) * self.measure(z)
-        return self._replaced(x, wanted)
+        return self._replaced(x, level.alpha, float(level) * self.measure(z))
 
     def finish(self, x: torch.Tensor) -> torch.Tensor:
         """At noise level 0: the known values themselves."""
-        return self._replaced(x, self.known.to(x))
+        return self._replaced(x, 1.0, 0.0)
 
-    def _replaced(self, x: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def _replaced(self, x: torch.Tensor, alpha: float, noise: torch.Tensor | float) -> torch.Tensor:
         measured = self.measure(x)
         try:
-            return x + self.lift((wanted - measured).expand_as(measured))
+            return x + self.lift((alpha * self.known.to(x) + noise - measured).expand_as(measured))
         except RuntimeError:
             raise OptionError(
                 f"the known values have shape {tuple(self.known.shape)}, a measured state has {tuple(measured.shape)}: "

@@ -87,6 +87,12 @@ class Denoiser:
         c_in = input_scale(self.prediction, sigma, parameter or 1.0)
         time = None if self.prediction == "autoencoder" else level.time
         out = self._ask(own if c_in == 1.0 else own * c_in, time)
+        if own.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
+            raise DenoiserError(
+                f"{self.name}'s answer has no gradient with respect to its input, and one is asked for (a divergence, or "
+                "guidance by a gradient). Is it run under no_grad or detached? Divergences can be had with "
+                "divergence='finite-difference'."
+            )
         answer = out.to(x.dtype) * w_out  # a new tensor: a network may reuse its output's memory
         return answer if w_x == 0 else answer.add_(own, alpha=w_x)
 
