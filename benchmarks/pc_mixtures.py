@@ -3,8 +3,8 @@
     python benchmarks/pc_mixtures.py          writes benchmarks/results/pc-mixtures.jsonl and prints the table
 
 At equal predictor steps: Fréchet distance of the samples to the exact moments, and the error of the mixture weights (half
-the sum of |drawn share of a mode - its weight|, a sample belonging to the mode of largest responsibility). The floor is what
-exact samples of the same number have. 4000 samples a cell.
+the sum of |drawn share of a mode - its weight|, a sample belonging to the mode of largest responsibility). The floor is
+what exact samples of the same number have. 4000 samples a cell.
 """
 
 from __future__ import annotations
