@@ -38,3 +38,24 @@ def record(rows: int) -> None:
     for count in _open.get():
         count.rows += rows
         count.passes += 1
+
+
+_reports: ContextVar[dict[str, list[float]] | None] = ContextVar("reports", default=None)
+
+
+@contextmanager
+def reporting() -> Iterator[dict[str, list[float]]]:
+    """Collect what a sampler says about its run inside the block, in this thread."""
+    reports: dict[str, list[float]] = {}
+    token = _reports.set(reports)
+    try:
+        yield reports
+    finally:
+        _reports.reset(token)
+
+
+def report(name: str, value: float) -> None:
+    """Say something about the run that is neither a sample nor a count (an acceptance rate): `Result.reports` has it."""
+    reports = _reports.get()
+    if reports is not None:
+        reports.setdefault(name, []).append(float(value))

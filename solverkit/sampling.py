@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .counting import counting, record
+from .counting import counting, record, reporting
 from .denoiser import DenoiserLike, require_finite
 from .errors import DenoiserError, NonFiniteError, OptionError, TraceError
 from .grid import Grid
@@ -42,6 +42,7 @@ class Result(NamedTuple):
         trajectory: With return_trajectory=True: x at each evaluation and at the end, (evaluations + 1, B, ...).
         seconds: Wall time of the run.
         seconds_model: The part of it that was spent in the denoiser.
+        reports: What the sampler said about the run, by name: the mean of the values that it gave.
     """
 
     x: torch.Tensor
@@ -50,6 +51,7 @@ class Result(NamedTuple):
     trajectory: torch.Tensor | None
     seconds: float
     seconds_model: float
+    reports: dict[str, float]
 
 
 def _start(
@@ -171,7 +173,7 @@ def sample(
     state, draw = _start(denoiser, first, num_samples, shape, x, seed, device, dtype)
     states: list[torch.Tensor] = []
 
-    with torch.no_grad(), ExitStack() as stack:
+    with torch.no_grad(), ExitStack() as stack, reporting() as said:
         tick = _progress(stack, card, run_grid, options) if progress else None
 
         def report(evaluation: Evaluation) -> None:
@@ -199,7 +201,8 @@ def sample(
     if return_trajectory and any(s.shape != out.shape for s in states):
         raise OptionError(f"{card.name!r} steps through its samples one by one; return_trajectory needs a single sample.")
     trajectory = torch.stack([*states, out]) if return_trajectory else None
-    return Result(out, model.rows / len(out), tuple(model.levels), trajectory, seconds, model.seconds)
+    reports = {name: sum(values) / len(values) for name, values in said.items()}
+    return Result(out, model.rows / len(out), tuple(model.levels), trajectory, seconds, model.seconds, reports)
 
 
 def _push(

@@ -9,6 +9,7 @@ from typing import Any
 import solverkit as sk
 from solverkit.schedule import Schedule
 
+from .metropolis import mala
 from .ode import rk45
 from .repaint import repaint
 from .sampler import ncsn, pc, pc_ve, pc_vp, reverse_sde
@@ -57,6 +58,7 @@ def register_samplers(register: Callable[..., None]) -> None:
         reference="Lugmayr et al. 2022, arXiv 2201.09865",
         variants=({"inner": "dpmpp-2m", "jump_length": 3, "jumps": 2}, {"inner": "ddim", "jumps": 1, "jump_length": 4}),
     )
+    register("mala", mala, traceable=False, reference="Alain and Bengio 2014, arXiv 1211.4246")
     register("rk45", rk45, traceable=False, reference="Dormand and Prince 1980; Song et al. 2021, section 4.3")
 
 

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ..counting import counting
 from ..errors import OptionError, SolverKitError
 from ..grid_choice import make_grid
 from ..plan import trace
@@ -49,13 +50,15 @@ def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
 
 
 def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
-    """What an option set does: the plan's segments, or a run's output; None if it refuses."""
+    """What an option set does: the plan's segments, or a run's output and cost; None if it refuses."""
     schedule = EDM()
     grids = [make_grid("karras", schedule, 8, last=last) for last in ("zero", "min")]
     try:
         if card.traceable:
             return [trace(card, grid, **options).segments for grid in grids]
         x = start(grids[0], 2, 4)
-        return run(card, mixture(dim=4, modes=3, schedule=schedule), x, grids[0], options).numpy().tobytes()
+        with counting() as count:
+            out = run(card, mixture(dim=4, modes=3, schedule=schedule), x, grids[0], options)
+        return out.numpy().tobytes(), count.rows
     except SolverKitError as error:
         return str(error) if not isinstance(error, OptionError) else None
