@@ -255,11 +255,16 @@ class Posterior(Wrapped):
                     "the measurement of the denoised prediction has no gradient with respect to x: the network or the "
                     "measurement is not differentiable. For a linear orthogonal measurement use solverkit.constraints."
                 )
-            (gradient,) = torch.autograd.grad(miss, inside)
+            gradient, pull = torch.autograd.grad(miss, (inside, denoised))
         s2, a2 = float(level) ** 2, level.alpha**2
         variance = self.noise_std**2 + s2 / (a2 + s2)  # of values given x, for data of unit variance
-        # score + grad log p(values | x), with score = (alpha D - x) / s^2 and log p = -miss / (2 variance)
-        return denoised.detach() - (self.scale * s2 / (level.alpha * 2 * variance)) * gradient
+        # score + grad log p(values | x), with score = (alpha D - x) / s^2 and log p = -miss / (2 variance). The gradient is
+        # the posterior covariance times the pull on D; a network's errors at high noise may make more of it than it can be.
+        moved = (s2 / level.alpha) * gradient
+        longest = torch.linalg.vector_norm(pull.flatten(1), dim=1)
+        length = torch.linalg.vector_norm(moved.flatten(1), dim=1).clamp_min(torch.finfo(moved.dtype).tiny)
+        moved = moved * (longest / length).clamp_max(1.0).reshape(-1, *[1] * (x.ndim - 1))
+        return denoised.detach() - (self.scale / (2 * variance)) * moved
 
 
 def posterior(
@@ -273,7 +278,8 @@ def posterior(
 
     D' = D - scale s^2 / alpha grad_x |measure(D) - values|^2 / (2 v), with v = noise_std^2 + s^2 / (alpha^2 + s^2). One
     backward pass through the network an evaluation. Chung et al. 2023 (DPS), eq. 13-16, with the variance of Song et al.
-    2023 (PiGDM), eq. 8, in place of a tuned step.
+    2023 (PiGDM), eq. 8, in place of a tuned step. The correction is never longer than the gradient with respect to D: data
+    of unit variance cannot have a larger posterior covariance.
 
     Args:
         denoiser: A denoiser whose network has a gradient.

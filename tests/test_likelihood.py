@@ -211,3 +211,21 @@ def test_dormand_prince_is_of_fifth_order_and_shares_steps_or_not():
     own = integrate(stiff, y, 0.0, 3.0, shared=False)
     alone = integrate(lambda v, u, rows: stiff(v, u, rows), y[:1], 0.0, 3.0, shared=False)
     assert torch.equal(own.y[:1], alone.y) and own.accepted[0] < own.accepted[1]
+
+
+def test_the_purify_example_undoes_a_perturbation():
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(__file__).parents[1] / "docs" / "examples" / "purify.py"
+    spec = importlib.util.spec_from_file_location("purify", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    target = mixture(dim=16, modes=3)
+    clean = target.target.sample(64, seed=1)
+    attacked = clean + 0.5 * torch.sign(torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)))
+    options = {"data_range": (-5.0, 5.0), "stop_below": 0.0, "max_iter": 40}
+    found = module.purify(target, attacked, 0.25, **options)
+    assert float((found - clean).norm()) < 0.8 * float((attacked - clean).norm())
+    assert float(target.log_prob(found, 0.25).mean()) > float(target.log_prob(attacked, 0.25).mean()) + 5
+    assert torch.equal(found, module.purify(target, attacked, 0.25, **options))
