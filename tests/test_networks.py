@@ -60,7 +60,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, sampler):
     adaptive = not sk.samplers()[sampler].traceable
     batch = 3 if adaptive else 64
     run = {"steps": 1, "atol": 0.1, "rtol": 0.3} if adaptive else {"nfe": 20 if sampler in TWENTY else 10}
-    run |= {"n_steps": 1} if sampler == "ncsn" else {}  # its default takes a hundred evaluations a step
+    run |= {"n_steps": 1} if sampler == "ncsn" else {}  # its default takes five evaluations a step
     together = sk.sample(denoiser, sampler, num_samples=batch, seed=5, **run).x
     for i in (0, batch - 1):
         alone = sk.sample(denoiser, sampler, num_samples=1, seed=[sample_seeds(5, batch)[i]], **run).x

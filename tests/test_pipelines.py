@@ -196,7 +196,7 @@ class Replay:
 def test_every_sampler_runs_and_is_sk_sample(name, sampler, monkeypatch):
     pipeline = tiny(name)
     config = native_config(name)
-    options = {"n_steps": 1} if sampler == "ncsn" else {}  # its default costs a hundred evaluations a step
+    options = {"n_steps": 1} if sampler == "ncsn" else {}  # its default costs five evaluations a step
     unclipped = {"clip_sample": False, "thresholding": False}
     scheduler = SolverKitScheduler.from_config(config, sampler=sampler, sampler_options=options, **unclipped)
     draws = iter(range(10**6))

@@ -30,7 +30,7 @@ def network(x, t):
     return 0.9 * x * t + 0.3 * torch.sin(2 * x + t) + 0.1 * torch.roll(x, 1, -1) * (1 - t)
 
 
-SMALL = {"ncsn": {"n_steps": 1}}  # its default costs a hundred evaluations a step
+SMALL = {"ncsn": {"n_steps": 1}}  # its default costs five evaluations a step
 
 
 def make(sampler="dpmpp-2m", **options):

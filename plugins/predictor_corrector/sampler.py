@@ -139,10 +139,11 @@ def pc_vp(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return pc(model, x, grid, noise, "euler-maruyama", "none")
 
 
-def ncsn(model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 100, snr: float = 0.316) -> Any:
+def ncsn(model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 5, snr: float = 0.316) -> Any:
     """Annealed Langevin dynamics: no predictor, n_steps of the corrector at each level.
 
-    NCSN: 100 steps at SNR 0.316 on 10 levels; NCSNv2: 5 at 0.176 on 232 levels (CIFAR-10). eps = 2 (snr sigma)^2, that is
+    Published: NCSN n_steps=100, snr=0.316 on 10 levels; NCSNv2 n_steps=5, snr=0.176 on 232 levels (CIFAR-10). The default
+    has the steps of the latter and the size of the former. eps = 2 (snr sigma)^2, that is
     snr = sqrt(step_lr / (2 sigma_min^2)). Stochastic; about N n_steps evaluations.
     Source: Song and Ermon 2019, Algorithm 1; Song and Ermon 2020.
 
