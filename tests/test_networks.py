@@ -61,6 +61,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, sampler):
     batch = 3 if adaptive else 64
     run = {"steps": 1, "atol": 0.1, "rtol": 0.3} if adaptive else {"nfe": 20 if sampler in TWENTY else 10}
     run |= {"n_steps": 1} if sampler == "ncsn" else {}  # its default takes five evaluations a step
+    run = {"levels": [0.5, 0.0], "n_steps": 3} if sampler == "mala" else run  # a chain at one level
     together = sk.sample(denoiser, sampler, num_samples=batch, seed=5, **run).x
     for i in (0, batch - 1):
         alone = sk.sample(denoiser, sampler, num_samples=1, seed=[sample_seeds(5, batch)[i]], **run).x
