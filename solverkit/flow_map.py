@@ -42,7 +42,7 @@ def norm(level: Level) -> float:
     return math.hypot(level.alpha, float(level))
 
 
-class Flow:
+class FlowField:
     """dz/du of a denoiser, for samples at levels of their own.
 
     Samples that share a level share a call; an adaptive method takes them apart, and then each is asked alone.
@@ -65,9 +65,14 @@ class Flow:
 
     def slope(self, z: torch.Tensor, level: Level) -> torch.Tensor:
         """dz/du at one level: (x - D) / n - z d log n / du, with d n^2 / du = 2 s (s - c alpha)."""
-        s, n = float(level), norm(level)
+        n = norm(level)
         denoised = self.denoiser((z * n).to(self.dtype), level).to(z)
-        return z - denoised / n - z * (s * (s - self.frame * level.alpha) / n**2)
+        return z * self.growth(level) - denoised / n
+
+    def growth(self, level: Level) -> float:
+        """What z is multiplied by in dz/du: 1 - d log n / du."""
+        s = float(level)
+        return 1 - s * (s - self.frame * level.alpha) / norm(level) ** 2
 
 
 def transport(
@@ -86,7 +91,7 @@ def transport(
         OptionError, BudgetError: tolerances that mean nothing, or that need more than max_steps.
     """
     precise = x.dtype if x.dtype == torch.float64 else torch.float32
-    flow = Flow(denoiser, precise)
+    flow = FlowField(denoiser, precise)
     z = x.double() / norm(start)
     solution = integrate(flow, z, math.log(start), math.log(end), rtol, atol, shared, max_steps)
     return solution._replace(y=solution.y * norm(end))

@@ -22,7 +22,7 @@ from .denoiser import DenoiserLike
 from .divergence import Method, Probe, denoised_and_trace, probes
 from .dormand_prince import integrate
 from .errors import OptionError
-from .flow_map import Flow, ends, norm, require_batch
+from .flow_map import FlowField, ends, norm, require_batch
 from .level import Level, from_ratio
 
 BITS = math.log(2.0)
@@ -138,16 +138,15 @@ def _ode(
     bottom, top = ends(denoiser)
     d, dtype = x[0].numel(), x.dtype if x.dtype == torch.float64 else torch.float32
     v = probes(tuple(x.shape), probe, seed, x.to(dtype))
-    flow = Flow(denoiser, dtype)
+    flow = FlowField(denoiser, dtype)
 
     def slope(state: torch.Tensor, u: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         level = flow.level(float(u[0]))  # all samples share their steps
-        s, n = float(level), norm(level)
+        n, growth = norm(level), flow.growth(level)
         z = state[:, :d].reshape(len(state), *x.shape[1:])
         denoised, trace = denoised_and_trace(denoiser, (z * n).to(dtype), level, method, v[rows])
-        shrink = 1 - s * (s - flow.frame * level.alpha) / n**2
-        dz = z * shrink - denoised.double() / n
-        return torch.cat([dz.flatten(1), ((d * shrink - trace.to(z)) / d)[:, None]], 1)
+        dz = z * growth - denoised.double() / n
+        return torch.cat([dz.flatten(1), ((d * growth - trace.to(z)) / d)[:, None]], 1)
 
     scale = bottom.scale * norm(bottom)
     start = torch.cat([(x.double() / scale).flatten(1), torch.zeros(len(x), 1, dtype=torch.float64, device=x.device)], 1)

@@ -24,8 +24,9 @@ def langevin_step(
     snr: float,
     factor: float = 1.0,
     batch_norms: bool = False,
+    noisy: bool = True,
 ) -> torch.Tensor:
-    """eps = 2 factor (snr |z| / |score|)^2, at most s^2 where norms are per sample.
+    """eps = 2 factor (snr |z| / |score|)^2, at most s^2 where norms are per sample; noisy=False is the mean of the step.
 
     The frame does not matter: with x = k y, score_y = k score_x, and eps scales with k^2. Beyond eps = 2 s^2 a Langevin
     step on N(0, s^2) diverges, and in few dimensions a score near 0 would ask for it.
@@ -36,22 +37,7 @@ def langevin_step(
         eps = 2 * factor * (snr * _norm(z).mean() / _norm(score).mean()) ** 2
     else:
         eps = (2 * factor * (snr * _norm(z) / _norm(score)) ** 2).clamp_max(s * s)
-    return x + eps * score + (2 * eps).sqrt() * z
-
-
-@sk.op
-def langevin_mean(
-    x: torch.Tensor,
-    denoised: torch.Tensor,
-    z: torch.Tensor,
-    s: float,
-    alpha: float,
-    snr: float,
-    factor: float = 1.0,
-) -> torch.Tensor:
-    """The same without its noise, with means of the norms over the batch (what a published run returns at its end)."""
-    score = (alpha * denoised - x) / (s * s)
-    return x + 2 * factor * (snr * _norm(z).mean() / _norm(score).mean()) ** 2 * score
+    return x + eps * score + (2 * eps).sqrt() * z if noisy else x + eps * score
 
 
 def annealed_size(s: float, snr: float, factor: float = 1.0, std: float | None = None) -> float:

@@ -9,7 +9,7 @@ import torch
 
 from solverkit import Grid, Level
 from solverkit.dormand_prince import integrate
-from solverkit.flow_map import Flow
+from solverkit.flow_map import FlowField
 from solverkit.flow_map import norm as spread
 from solverkit.level import from_ratio
 
@@ -55,7 +55,7 @@ def rk45(
     top: Level = grid[0] if grid[0].alpha > 0 else schedule.at(from_ratio(LARGEST, frame), snap=False)
     lowest = from_ratio(min(schedule.ratio_min, top.ratio), frame)
     last: Level = end if end > 0 else schedule.at(lowest, snap=False)
-    flow = Flow(_Asked(model, grid), x.dtype)
+    flow = FlowField(_Asked(model, grid), x.dtype)
     if last < top:
         start, stop = math.log(top), math.log(last)
         z = integrate(flow, x.double() / spread(top), start, stop, rtol, atol, norm == "batch", max_steps).y

@@ -20,7 +20,7 @@ from solverkit import VE, Grid, Level
 from solverkit.errors import OptionError
 from solverkit.variance_preserving import ContinuousVP, SubVP
 
-from .langevin import annealed_size, langevin_mean, langevin_step
+from .langevin import annealed_size, langevin_step
 from .transition import Transition
 
 
@@ -121,7 +121,7 @@ def released_pc(
             denoised, z = model(x, s), noise(s, s)
             if corrector == "langevin":
                 size = (float(s), s.alpha, snr, table.step_factor(s))
-                mean = langevin_mean(x, denoised, z, *size)
+                mean = langevin_step(x, denoised, z, *size, batch_norms=True, noisy=False)
                 x = langevin_step(x, denoised, z, *size, batch_norms=True)
             else:
                 eps = annealed_size(float(s), snr, table.step_factor(s), std) / s.scale**2
