@@ -1,14 +1,19 @@
 """docs/control.png: constrained and guided runs of the bundled digits, on pictures that the network drew itself.
 
-    python benchmarks/control_pictures.py
+    python benchmarks/control_pictures.py --data mnist.npz
+
+The file holds `train_x` (N, 28, 28) uint8 and `train_y` (N,): a classifier of noisy digits is trained on it first.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from torch import nn
 
 import solverkit as sk
 from solverkit import constraints, guidance
@@ -23,8 +28,50 @@ def sampled(denoiser: object, sampler: str = "ddpm", nfe: int = 60, seed: int = 
     return sk.sample(denoiser, sampler, shape=(N, 1, 28, 28), seed=seed, **run, **options).x
 
 
+class NoisyClassifier(nn.Module):
+    """log p(digit | x, s) for x = x_0 + s eps (B, 1, 28, 28), s (B,): it sees x / sqrt(1 + s^2) and log s as a channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(2, 32, 3, 2, 1), nn.GroupNorm(4, 32), nn.SiLU(),
+            nn.Conv2d(32, 64, 3, 2, 1), nn.GroupNorm(8, 64), nn.SiLU(),
+            nn.Conv2d(64, 128, 3, 2, 1), nn.GroupNorm(8, 128), nn.SiLU(), nn.Flatten(), nn.Linear(128 * 16, 10),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        s = s.to(x).reshape(-1, 1, 1, 1)
+        told = (s.log() / 4).expand(len(x), 1, 28, 28)
+        return self.net(torch.cat([x / (1 + s**2).sqrt(), told], 1)).log_softmax(1)
+
+
+def train(data: str, steps: int = 1200) -> NoisyClassifier:
+    """Cross-entropy at levels log-uniform from 0.02 to 50."""
+    torch.manual_seed(0)
+    file = np.load(data)
+    x = (torch.from_numpy(file["train_x"]).float() / 127.5 - 1).unsqueeze(1)
+    y = torch.from_numpy(file["train_y"]).long()
+    net = NoisyClassifier()
+    optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
+    for step in range(steps):
+        rows = torch.randint(len(x), (128,))
+        s = (torch.rand(128) * np.log(50 / 0.02) + np.log(0.02)).exp()
+        noisy = x[rows] + s.reshape(-1, 1, 1, 1) * torch.randn(128, 1, 28, 28)
+        log_p = net(noisy, s)
+        loss = nn.functional.nll_loss(log_p, y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 200 == 199:
+            right = float((log_p.argmax(1) == y[rows])[s < 1].float().mean())
+            print(f"step {step + 1}: loss {loss.item():.3f}, right below s = 1: {right:.3f}", flush=True)
+    return net.eval().requires_grad_(False)
+
+
 def main() -> None:
-    torch.set_num_threads(2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    noisy = train(parser.parse_args().data)
     net = sk.load("mnist")
     digits = torch.cat([sk.sample(sk.load("mnist", labels=k), "unipc", nfe=20, num_samples=1, seed=k).x for k in range(N)])
     half = torch.zeros(28, 28)
@@ -63,7 +110,12 @@ def main() -> None:
         return classifier(x).log_softmax(1)[:, 7:8]
 
     seven = guidance.posterior(net, is_seven, torch.zeros(1, 1), scale=12.0, noise_std=0.5)
-    rows.append(("a classifier's 7", sampled(seven)))
+    rows.append(("a clean classifier's 7 (posterior)", sampled(seven)))
+
+    def log_prob(x: torch.Tensor, level: sk.Level) -> torch.Tensor:
+        return noisy(x.float(), torch.full((len(x),), float(level)))[:, 7]
+
+    rows.append(("a noisy classifier's 7, scale 3", sampled(guidance.classifier(net, log_prob, scale=3.0))))
     free = sk.load("mnist", labels=7, guidance=3.0)
     rows.append(("classifier-free 7, weight 3", sampled(free, "dpmpp-2m", 20)))
     figure, axes = plt.subplots(len(rows), N, figsize=(7.5, 0.85 * len(rows)))

@@ -173,7 +173,7 @@ def wrap(
     schedule: Schedule | None = None,
     *,
     shape: tuple[int, ...] | None = None,
-    sigma_train: float | None = None,
+    sigma: float | None = None,
     **fixed_kwargs: Any,
 ) -> Denoiser:
     """Adapt a pretrained network (a torch module is switched to eval mode).
@@ -184,7 +184,7 @@ def wrap(
         prediction: One of `PREDICTIONS` (see `prediction.py`).
         schedule: What the network was trained on: `sk.VP()`, `sk.SubVP()`, `sk.VE()`, `sk.EDM()`, `sk.Flow()`.
         shape: Shape of one sample, so that `sk.sample(..., num_samples=n)` knows it.
-        sigma_train: The corruption level of a denoising autoencoder.
+        sigma: The corruption level of a denoising autoencoder.
         fixed_kwargs: Passed to every call; an int (a label) is repeated for the batch.
 
     Raises:
@@ -196,9 +196,9 @@ def wrap(
     if prediction not in PREDICTIONS:
         raise UnknownNameError("prediction type", prediction, PREDICTIONS)
     if prediction == "autoencoder":
-        if not isinstance(sigma_train, (int, float)) or not 0 < sigma_train < math.inf:
-            raise DenoiserError("prediction='autoencoder' needs sigma_train, the noise level that it was trained on.")
-        schedule = VE(sigma_train, sigma_train * 1.0001) if schedule is None else schedule
+        if not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
+            raise DenoiserError("prediction='autoencoder' needs sigma=, the noise level that it was trained on.")
+        schedule = VE(sigma, sigma * 1.0001) if schedule is None else schedule
     if schedule is None:
         raise DenoiserError("schedule is missing: pass what the network was trained on, e.g. schedule=sk.VP().")
     if not isinstance(schedule, Schedule):
@@ -212,7 +212,7 @@ def wrap(
             schedule = replace(schedule, told="quarter-log")  # c_noise = log(sigma) / 4
     if isinstance(net, torch.nn.Module):
         net.eval()
-    return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma_train)
+    return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma)
 
 
 def require_finite(denoised: torch.Tensor, evaluation: int, level: Level) -> None:

@@ -5,6 +5,9 @@ The state is z = x / sqrt(alpha^2 + s^2), whose coordinates are of order 1 at ev
     dz/du = z - D / n - z s (s - c alpha) / n^2,   n = sqrt(alpha^2 + s^2), alpha = 1 - c s
 
 so that one tolerance means the same from sigma_max to sigma_min, on every process.
+
+Two integrators. A symmetric one on equal steps in u, whose way back retraces its way there, whatever the steps left out:
+for edits and inversions, where `decode(encode(x))` has to be x. An adaptive one, to a tolerance: for the flow itself.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from . import gauss_legendre
 from .counting import counting
 from .denoiser import DenoiserLike
 from .dormand_prince import Solution, integrate
@@ -28,7 +32,7 @@ class FlowMap(NamedTuple):
         x: Latents or samples (B, ...), in the model's own coordinates at the level where it ended.
         level: Where it ended.
         nfe: Network rows that were counted, divided by the number of samples.
-        steps: Accepted steps of each sample, (B,).
+        steps: Steps of each sample (the accepted ones, where adaptive), (B,).
     """
 
     x: torch.Tensor
@@ -98,30 +102,38 @@ def transport(
 
 
 def encode(
-    denoiser: DenoiserLike, x: torch.Tensor, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000
+    denoiser: DenoiserLike,
+    x: torch.Tensor,
+    steps: int | None = 40,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 10_000,
 ) -> FlowMap:
     """Data to latents: the probability flow from the smallest trained level up to the largest.
 
     Args:
         denoiser: Of the network.
         x: Data (B, ...).
-        rtol, atol: Tolerances of a step, on coordinates of order 1.
-        max_steps: Most steps of one sample.
+        steps: Equal steps in log s of the symmetric method of order 4, which decode with as many steps undoes to the
+            rounding of the network; None integrates adaptively to rtol and atol.
+        rtol, atol: Tolerances of an adaptive step, on coordinates of order 1.
+        max_steps: Most adaptive steps.
 
     Returns:
         `FlowMap` whose x is unit noise for VP and flow models, sigma_max times it for VE and EDM.
 
     Raises:
-        OptionError: x is no batch of floating-point samples.
-        BudgetError: more than max_steps.
+        OptionError: x is no batch of floating-point samples, or steps is no positive integer.
+        BudgetError: more than max_steps, or steps too long for the implicit equations of the symmetric method.
     """
     bottom, top = ends(denoiser)
-    return _mapped(denoiser, x, bottom, top, rtol, atol, max_steps)
+    return _mapped(denoiser, x, bottom, top, steps, rtol, atol, max_steps)
 
 
 def decode(
     denoiser: DenoiserLike,
     x: torch.Tensor,
+    steps: int | None = 40,
     rtol: float = 1e-5,
     atol: float = 1e-5,
     max_steps: int = 10_000,
@@ -130,7 +142,7 @@ def decode(
     """Latents to data: the inverse of `encode`.
 
     Args:
-        denoiser, rtol, atol, max_steps: As for `encode`.
+        denoiser, steps, rtol, atol, max_steps: As for `encode`.
         x: Latents (B, ...), as `encode` returns them.
         denoise: End with the denoised prediction at the smallest level; `decode(encode(x))` is then no longer x.
 
@@ -138,7 +150,7 @@ def decode(
         As `encode`.
     """
     bottom, top = ends(denoiser)
-    out = _mapped(denoiser, x, top, bottom, rtol, atol, max_steps)
+    out = _mapped(denoiser, x, top, bottom, steps, rtol, atol, max_steps)
     if not denoise:
         return out
     with torch.no_grad(), counting() as count:
@@ -155,12 +167,25 @@ def ends(denoiser: DenoiserLike) -> tuple[Level, Level]:
 
 
 def _mapped(
-    denoiser: DenoiserLike, x: torch.Tensor, start: Level, end: Level, rtol: float, atol: float, max_steps: int
+    denoiser: DenoiserLike,
+    x: torch.Tensor,
+    start: Level,
+    end: Level,
+    steps: int | None,
+    rtol: float,
+    atol: float,
+    max_steps: int,
 ) -> FlowMap:
     require_batch(x)
     with torch.no_grad(), counting() as count:
-        solution = transport(denoiser, x.double() / start.scale, start, end, rtol, atol, True, max_steps)
-    return FlowMap((solution.y * end.scale).to(x.dtype), end, count.rows / len(x), solution.accepted)
+        if steps is None:
+            y, taken, _ = transport(denoiser, x.double() / start.scale, start, end, rtol, atol, True, max_steps)
+        else:
+            flow = FlowField(denoiser, x.dtype if x.dtype == torch.float64 else torch.float32)
+            z = x.double() / (start.scale * norm(start))
+            y = gauss_legendre.integrate(flow, z, math.log(start), math.log(end), steps) * norm(end)
+            taken = torch.full((len(x),), steps)
+    return FlowMap((y * end.scale).to(x.dtype), end, count.rows / len(x), taken)
 
 
 def require_batch(x: Any) -> None:

@@ -106,8 +106,8 @@ def test_flow_frame_agrees_in_the_limit():
 
 
 def test_autoencoder_is_tweedie():
-    """r(x) = E[x_0 | x] at sigma_train gives the score there, and the denoised prediction of every level."""
-    denoiser = sk.wrap(lambda x: 0.5 * x, "autoencoder", sigma_train=1.0)
+    """r(x) = E[x_0 | x] at sigma gives the score there, and the denoised prediction of every level."""
+    denoiser = sk.wrap(lambda x: 0.5 * x, "autoencoder", sigma=1.0)
     x = torch.randn(4, 3)
     torch.testing.assert_close(denoiser(x, 1.0), 0.5 * x)
     torch.testing.assert_close(denoiser(x, 0.5), x - 0.25 * 0.5 * x)
@@ -293,7 +293,7 @@ def test_nan_names_the_evaluation_and_the_sample(bad):
         (("epsilon",), DenoiserError, "schedule is missing"),
         (("epsilon", "vp"), DenoiserError, "sk.Schedule"),
         (("edm", sk.VP()), DenoiserError, "EDM"),
-        (("autoencoder",), DenoiserError, "sigma_train"),
+        (("autoencoder",), DenoiserError, "sigma="),
     ],
 )
 def test_wrong_wrapping(arguments, error, words):
@@ -339,5 +339,5 @@ def test_a_net_that_is_none():
 
 @pytest.mark.parametrize("sigma", [0, -1.0, math.nan, "x", None])
 def test_an_autoencoder_needs_its_level(sigma):
-    with pytest.raises(DenoiserError, match="sigma_train"):
-        sk.wrap(lambda x: x, "autoencoder", sigma_train=sigma)
+    with pytest.raises(DenoiserError, match="sigma="):
+        sk.wrap(lambda x: x, "autoencoder", sigma=sigma)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 
 import solverkit as sk
+from solverkit import gauss_legendre
 from solverkit.divergence import denoised_and_trace, probes
 from solverkit.dormand_prince import integrate
 from solverkit.errors import BudgetError, DenoiserError, OptionError
@@ -164,7 +166,12 @@ def test_more_that_cannot_be_measured():
             log_likelihood(Flat(), x)
     assert torch.isfinite(log_likelihood(Flat(), torch.randn(2, 3), divergence="finite-difference").nats).all()
     with pytest.raises(BudgetError, match="max_steps"):
-        encode(gaussian(), torch.randn(2, 8), max_steps=3)
+        encode(gaussian(), torch.randn(2, 8), steps=None, max_steps=3)
+    for steps in (0, 2.5, True):
+        with pytest.raises(OptionError, match="positive integer"):
+            encode(gaussian(), torch.randn(2, 8), steps=steps)
+    with pytest.raises(BudgetError, match="more steps"):
+        encode(sk.wrap(lambda x, t: -9 * x, "denoised", sk.EDM()), torch.randn(2, 8), steps=20)
     with pytest.raises(OptionError, match="1024"):
         log_likelihood(sk.wrap(lambda x, t: x, "denoised", sk.EDM()), torch.randn(1, 1025), divergence="exact")
 
@@ -176,19 +183,47 @@ def test_dequantised_data_lie_in_their_bins():
     assert torch.equal(((y + 1) * 128).floor()[0], torch.arange(256.0))
 
 
+@pytest.mark.parametrize("steps", [80, None])
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-def test_encode_and_decode_are_inverse(schedule):
+def test_encode_and_decode_are_inverse(schedule, steps):
     target = gaussian(dim=6, schedule=schedule)
     x = target.target.sample(8, seed=1)
-    latents = encode(target, x)
-    assert float((decode(target, latents.x).x - x).abs().max()) < 1e-3
+    latents = encode(target, x, steps)
+    assert float((decode(target, latents.x, steps).x - x).abs().max()) < (1e-3 if steps is None else 1e-9)
     spread = float((latents.x / schedule.prior_std(latents.level)).square().mean())
     assert 0.3 < spread < 3 and latents.nfe > 20 and (latents.steps > 5).all()
     bottom, top = ends(target)
     wanted = target.transport(x / bottom.scale, bottom, top) * top.scale
     torch.testing.assert_close(latents.x, wanted, rtol=1e-3, atol=1e-3)
-    clean = decode(target, latents.x, denoise=True)
+    clean = decode(target, latents.x, steps, denoise=True)
     assert clean.nfe > 20 and float(clean.level) == 0 and not torch.equal(clean.x, x)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-flow"])
+def test_images_survive_the_way_to_noise_and_back(name):
+    """In float32, where a network's rounding is what is left. As images, what the network itself drew."""
+    denoiser = sk.load(name)
+    x = sk.sample(denoiser, "dpmpp-2m", nfe=10, shape=(1, 1, 28, 28), seed=0).x
+    latents = encode(denoiser, x, steps=20)
+    assert 0.8 < float((latents.x / denoiser.schedule.prior_std(latents.level)).std()) < 1.2
+    assert float((decode(denoiser, latents.x, steps=20).x - x).abs().max()) < 1e-3
+
+
+def test_gauss_legendre_is_of_fourth_order_and_its_own_inverse():
+    def slope(z, u, rows):
+        return torch.cos(3 * u)[:, None] * z + torch.sin(z)
+
+    z = torch.tensor([[0.3], [1.0]], dtype=torch.float64)
+    exact = integrate(slope, z, 0.0, 2.0, rtol=1e-12, atol=1e-12).y
+    errors = []
+    for steps in (8, 16, 32):
+        there = gauss_legendre.integrate(slope, z, 0.0, 2.0, steps)
+        errors.append(float((there - exact).abs().max()))
+        assert float((gauss_legendre.integrate(slope, there, 2.0, 0.0, steps) - z).abs().max()) < 1e-10
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert min(orders) > 3.7, orders
+    alone = gauss_legendre.integrate(slope, z[:1], 0.0, 2.0, 8)
+    assert torch.equal(alone, gauss_legendre.integrate(slope, z, 0.0, 2.0, 8)[:1])
 
 
 def test_dormand_prince_is_of_fifth_order_and_shares_steps_or_not():

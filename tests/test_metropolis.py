@@ -18,7 +18,7 @@ def two_modes():
     target = GaussianMixture(
         torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), one, torch.full((2, 1), 0.04, dtype=torch.float64)
     )
-    return target, sk.wrap(lambda x: target.denoised(x, 1.0, SIGMA), "autoencoder", sigma_train=SIGMA)
+    return target, sk.wrap(lambda x: target.denoised(x, 1.0, SIGMA), "autoencoder", sigma=SIGMA)
 
 
 def chain(step, nodes, n=60, seed=0):
@@ -59,5 +59,5 @@ def test_what_it_refuses():
     _, denoiser = two_modes()
     with pytest.raises(OptionError, match="step"):
         sk.sample(denoiser, "mala", levels=[SIGMA, 0.0], shape=(2, 1), step=-1.0)
-    with pytest.raises(DenoiserError, match="sigma_train"):
+    with pytest.raises(DenoiserError, match="sigma="):
         sk.wrap(lambda x: x, "autoencoder")
