@@ -53,6 +53,10 @@ class LoadError(SolverKitError, OSError):
     """A model folder, hub id or weights file that cannot be read."""
 
 
+class StatsError(SolverKitError, ValueError):
+    """Gaussian statistics that make no Gaussian, or that do not belong to the model that they are used with."""
+
+
 class ProblemError(SolverKitError, ValueError):
     """A target distribution that was asked for something it does not have."""
 

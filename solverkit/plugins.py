@@ -66,6 +66,11 @@ class Card:
         return {name: p.default for name, p in self.options.items() if p.default is not p.empty}
 
     @property
+    def required(self) -> list[str]:
+        """Options without a default."""
+        return [name for name in self.options if name not in self.defaults]
+
+    @property
     def summary(self) -> str:
         """The first line of the docstring."""
         return (inspect.getdoc(self.fn) or "").split("\n")[0]
@@ -92,7 +97,7 @@ class Card:
                     f"option {name}={value!r} of {self.name!r} must be {describe(self.hints[name])} "
                     f"(default {self.defaults.get(name)!r})."
                 )
-        missing = [n for n, p in self.options.items() if p.default is p.empty and n not in options]
+        missing = [name for name in self.required if name not in options]
         if missing:
             raise OptionError(
                 f"{self.name!r} needs the option {missing[0]!r}: {describe(self.hints.get(missing[0], Any))}."
@@ -108,12 +113,15 @@ class SamplerCard(Card):
         order: Order of convergence of the deterministic part; a function of the options where it depends on them; None
             where the method has none (a stochastic one).
         traceable: False for a solver that branches on values (adaptive steps): it runs in `sk.sample` only.
-        variants: Option sets that the proofs run beside the defaults.
+        variants: Option sets that the proofs run beside the defaults; instead of them where an option is required.
         grid: The grid to use where the user names none.
         order_options: Options that the order proof sets (no lower-order ending).
         smooth_steps: The order holds only where neighbouring steps have nearly the same length.
         linear: On a linear problem the result is linear in the start and the draws; a function of the options where it
             depends on them. False for steps that depend on norms: their law and edits are then proven in another way.
+        informed: It knows something of the model (statistics of the data): what it does to a model that contradicts
+            them, a constant prediction or another Gaussian, is proven by its own tests.
+        option_examples: Option sets that only the proof of the options traces.
         restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
             repeats parts of it.
     """
@@ -126,6 +134,8 @@ class SamplerCard(Card):
     smooth_steps: bool = False
     linear: bool | Callable[[dict[str, Any]], bool] = True
     restarts: bool = True
+    informed: bool = False
+    option_examples: tuple[dict[str, Any], ...] = ()
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""

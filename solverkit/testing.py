@@ -59,8 +59,8 @@ CHECKS: tuple[Check, ...] = (
 
 
 def option_sets(card: SamplerCard) -> list[dict[str, Any]]:
-    """The defaults and the declared variants."""
-    return [{}, *card.variants]
+    """The defaults and the declared variants; the variants alone where an option has no default."""
+    return [*([] if card.required else [{}]), *card.variants]
 
 
 def check_sampler(sampler: str | SamplerCard | Callable[..., Any]) -> list[CheckResult]:

@@ -34,8 +34,10 @@ def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
             x = start(grid, 2, 4)
             delta, plain, worst = 0.1 * torch.ones_like(x), drive(plan, target, x), 0.0
             nodes = {float(s) for s in grid}  # a churned level lies between them: its step cannot be restarted
-            starts = [j for j in range(plan.nfe) if plan.boundary[j] and float(plan.levels[j]) in nodes]
-            if not card.restarts:  # there is no run of the rest to compare with
+            starts = [j for j in range(plan.nfe) if plan.boundary[j]]
+            if card.restarts:
+                starts = [j for j in starts if float(plan.levels[j]) in nodes]
+            else:  # there is no run of the rest to compare with
                 edited = drive(plan, target, x, edit=lambda j, y, at=starts[-2], d=delta: y + d if j == at else y)  # type: ignore[misc]
                 assert not torch.equal(edited, plain), f"an edit at evaluation {starts[-2]} is lost"
                 continue

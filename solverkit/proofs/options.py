@@ -28,7 +28,8 @@ def alternatives(card: SamplerCard, name: str) -> list[Any]:
         return [v for v in (default - 1, default + 1, default + 2, 1) if v >= 1 and v != default]
     if isinstance(default, float):
         return [0.5, 2.0] if not math.isfinite(default) else [0.7 * default, 1.1 * default, default + 0.2, default + 1.0]
-    return [variant[name] for variant in card.variants if variant.get(name, default) != default]
+    sets = (*card.variants, *card.option_examples)
+    return [options[name] for options in sets if options.get(name, default) != default]
 
 
 def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -39,7 +40,7 @@ def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
         acts = {
             repr(value): any(
                 _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
-                for context in ({}, options, *card.variants)
+                for context in ({}, options, *card.variants, *card.option_examples)
             )
             for value in values
         }

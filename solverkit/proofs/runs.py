@@ -59,7 +59,8 @@ def check_nfe(card: SamplerCard, options: Mapping[str, Any]) -> None:
                     continue
                 spent = trace(card, fitted, **options).nfe
                 finer = make_grid(default_grid(card, target.schedule), target.schedule, len(fitted))
-                assert spent <= nfe < trace(card, finer, **options).nfe, f"asked for {nfe} evaluations, spent {spent}"
+                more = trace(card, finer, **options).nfe
+                assert spent <= nfe and not spent < more <= nfe, f"asked for {nfe} evaluations, spent {spent}"
         else:
             result = sample(target, card, grid=grid, num_samples=2, **options)
             assert result.nfe >= 1
