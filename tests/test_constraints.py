@@ -12,9 +12,11 @@ import solverkit as sk
 from solverkit import constraints, guidance
 from solverkit.errors import DenoiserError, OptionError
 from solverkit.problems import gaussian, mixture
+from solverkit.testing import option_sets
 
 TRACEABLE = [name for name, card in sk.samplers().items() if card.traceable]
 SMALL = {"ncsn": {"n_steps": 1}, "repaint": {"jump_length": 3, "jumps": 2}}
+SMALL |= {name: option_sets(card)[0] for name, card in sk.samplers().items() if card.required}
 
 
 @pytest.mark.parametrize("sampler", TRACEABLE)

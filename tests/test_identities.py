@@ -116,7 +116,7 @@ def test_gaussian_with_equal_eigenvalues_and_a_constant_prediction():
         start = x * s.scale
         expected = (t.alpha * mu + (t / s) * (x - s.alpha * mu)) * t.scale
         for name, card in sk.samplers().items():
-            if card.order_of({}) is not None:
+            if not card.informed and card.order_of({}) is not None:
                 got = sk.sample(Constant(schedule), name, x=start, grid=grid).x
                 assert (got - expected).abs().max() <= 1e-12, name
 

@@ -20,6 +20,7 @@ import solverkit as sk
 from solverkit import SolverKitScheduler, restore_native
 from solverkit.errors import BudgetError, GridError, OptionError, ScheduleError, SolverKitError, UnknownNameError
 from solverkit.plugins import registry
+from solverkit.testing import option_sets
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 TRACEABLE = sorted(name for name, card in registry().cards["samplers"].items() if card.traceable)
@@ -30,7 +31,8 @@ def network(x, t):
     return 0.9 * x * t + 0.3 * torch.sin(2 * x + t) + 0.1 * torch.roll(x, 1, -1) * (1 - t)
 
 
-SMALL = {"ncsn": {"n_steps": 1}}  # its default costs five evaluations a step
+NEEDED = {name: option_sets(card)[0] for name, card in registry().cards["samplers"].items() if card.required}
+SMALL = {"ncsn": {"n_steps": 1}, **NEEDED}  # ncsn's default costs five evaluations a step
 
 
 def make(sampler="dpmpp-2m", **options):
@@ -43,9 +45,13 @@ def noise(*shape, seed=0):
     return torch.randn(shape or (2, 4, 8, 8), generator=torch.Generator().manual_seed(seed))
 
 
+def asked(scheduler, x, t):
+    return network(scheduler.scale_model_input(x, t), t)
+
+
 def loop(scheduler, x, timesteps=None, generator=None):
     for t in scheduler.timesteps if timesteps is None else timesteps:
-        x = scheduler.step(network(scheduler.scale_model_input(x, t), t), t, x, generator=generator, return_dict=False)[0]
+        x = scheduler.step(asked(scheduler, x, t), t, x, generator=generator, return_dict=False)[0]
     return x
 
 
@@ -66,7 +72,7 @@ def test_copies_and_pickles_go_on_bit_for_bit(sampler):
         scheduler.set_timesteps(6)
         x = noise()
         for t in scheduler.timesteps[:3]:
-            x = scheduler.step(network(x, t), t, x, generator=generator, return_dict=False)[0]
+            x = scheduler.step(asked(scheduler, x, t), t, x, generator=generator, return_dict=False)[0]
         other = copied(scheduler)
         assert other._run.plan.nfe == scheduler._run.plan.nfe
         assert torch.equal(loop(other, x.clone(), scheduler.timesteps[3:], generator), expected)
@@ -85,11 +91,12 @@ def test_a_repeated_step_is_the_same_step(sampler):
     x = noise()
     for t in scheduler.timesteps:
         doubled = torch.cat([x, x])
-        scheduler.step(network(doubled, t), t, doubled, generator=None if scheduler._run.native.stochastic else generator)
+        own = None if scheduler._run.native.stochastic else generator
+        scheduler.step(asked(scheduler, doubled, t), t, doubled, generator=own)
         scheduler._step_index -= 1
-        first = scheduler.step(network(x, t), t, x, generator=generator, return_dict=False)[0]
+        first = scheduler.step(asked(scheduler, x, t), t, x, generator=generator, return_dict=False)[0]
         scheduler._step_index -= 1
-        again = scheduler.step(network(x, t), t, x, generator=generator, return_dict=False)[0]
+        again = scheduler.step(asked(scheduler, x, t), t, x, generator=generator, return_dict=False)[0]
         assert torch.equal(first, again)
         x = again
     if not scheduler._run.native.stochastic:
@@ -129,7 +136,7 @@ def test_nothing_aliases_the_tensors_of_the_pipeline(sampler):
     buffer, x = torch.zeros(2, 4, 8, 8), noise()
     for t in scheduler.timesteps:
         buffer.copy_(x)
-        output = network(buffer, t)
+        output = asked(scheduler, buffer, t)
         before = (buffer.clone(), output.clone())
         previous, denoised = scheduler.step(output, t, buffer, generator=generator, return_dict=False)
         assert torch.equal(buffer, before[0]) and torch.equal(output, before[1])

@@ -85,8 +85,9 @@ def gaussian_exponential(
     """Exponential multistep integrator whose linear part is the data's Gaussian at every level; order 1 to 3.
 
     One evaluation a step, multistep: the first steps are of lower order. Exact for Gaussian data in one step; with zero
-    covariance it is DPM-Solver++ (order 2: with the exact weight of the difference). The idea of Wang and Vastola 2024
-    taken to every step; formulas in this module's docstring.
+    covariance it is DPM-Solver++ (order 2: with the exact weight of the difference). Formulas in
+    this module's docstring.
+    Source: the closed form of Wang and Vastola 2024, arXiv 2412.09726, taken to every step of an exponential integrator.
 
     Args:
         stats: `GaussianStats`, or a bundled name ("mnist"), a file, a hub id, or "isotropic:variance=V".
