@@ -25,6 +25,7 @@ _NAMES = {
     "catalogue": "samplers grids models metrics",
     "hookspecs": "hookimpl",
     "gaussian_stats": "GaussianStats",
+    "class_stats": "ClassStats",
     "scheduler": "SolverKitScheduler SchedulerMixin restore_native",  # diffusers wants the mixin beside the class it loads
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -48,6 +49,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from . import bench, constraints, errors, flow_map, guidance, likelihood, problems, testing
     from .catalogue import grids, metrics, models, samplers
+    from .class_stats import ClassStats
     from .denoiser import Denoiser, wrap
     from .gaussian_stats import GaussianStats
     from .grid import Grid

@@ -10,7 +10,7 @@ import warnings
 
 import typer
 
-from .commands import bench, catalogue, checks, likelihood, plugin_template, sample, show
+from .commands import bench, catalogue, checks, likelihood, plugin_template, sample, show, stats
 from .commands.console import Settings, settings
 from .errors import BudgetError, GridError, OptionError, PluginWarning, SolverKitError, UnknownNameError
 
@@ -48,6 +48,7 @@ app.command("sample")(sample.sample)
 app.command("bench")(bench.bench)
 app.command("report")(bench.report)
 app.command("likelihood")(likelihood.likelihood)
+app.command("stats")(stats.stats)
 app.command("check")(checks.check)
 app.command("new-plugin")(plugin_template.new_plugin)
 

@@ -13,6 +13,7 @@ of the schedule if that lies below.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -49,30 +50,34 @@ class _Jacobian:
 
     def mean(self, ratio: float, pairs: int, around: torch.Tensor) -> torch.Tensor:
         """D averaged over antithetic noise around a point."""
-        level, z = self.level(ratio), self.noise(pairs)
-        both = self.denoised(torch.cat([around + ratio * z, around - ratio * z]), level)
-        return both.double().mean(0)
+        z = ratio * self.noise(pairs)
+        return self.denoised(torch.cat([around + z, around - z]), self.level(ratio)).double().mean(0)
 
     def product(self, v: torch.Tensor, ratio: float, mean: torch.Tensor, points: int) -> torch.Tensor:
-        """J v of rows v (k, D), each at `points` noisy points of its own, (k, D) float64; 2 k points calls."""
+        """J v of rows v (k, D), each at `points` noisy points of its own, (k, D) float64; 2 k points calls.
+
+        Every second point mirrors the one before it, which cancels what is odd in the noise (the data's skewness).
+        """
         level, k = self.level(ratio), len(v)
         step = ratio * v.reshape(k, *self.shape).float().to(self.device)
         out = torch.zeros(k, v.shape[1], dtype=torch.float64)
-        for _ in range(points):
-            y = mean.float().to(self.device) + ratio * self.noise(k)
+        z = torch.zeros(())
+        for i in range(points):
+            z = ratio * self.noise(k) if i % 2 == 0 else -z
+            y = mean.float().to(self.device) + z
             up, down = self.denoised(torch.cat([y + step, y - step]), level).double().chunk(2)
             out += ((up - down) / (2 * ratio)).flatten(1).cpu()
         return out / points
 
 
 def from_network(
-    denoiser: DenoiserLike, rank: int = 64, ratio: float | None = None, points: int = 2, passes: int = 2,
+    denoiser: DenoiserLike, rank: int = 64, ratio: float | None = None, points: int = 4, passes: int = 2,
     batch_size: int = 128, seed: int = 0, shape: tuple[int, ...] | None = None,
 ) -> GaussianStats:  # fmt: skip
     """Mean, leading directions and variances from products with the network's Jacobian.
 
-    Costs about 2 points (rank + 10) (passes + 1) evaluations, all counted in the provenance. The floor is the mean variance
-    off the basis, from random probes of the trace of J.
+    Costs about 2 points (rank + 10) (passes + 1) evaluations, all counted in the provenance. The floor is the mean
+    variance off the basis, from random probes of J.
 
     Args:
         denoiser: Of the network; of a guided one it gives the guided one's statistics.
@@ -100,32 +105,32 @@ def from_network(
         zero = torch.zeros(shape, device=jacobian.device)
         mean = jacobian.mean(top, 16, zero)
         mean = jacobian.mean(top, 16, mean.float())
-        ratio, at = _level(jacobian, mean, top, D) if ratio is None else (float(ratio), math.nan)
+        ratio, at = _level(jacobian, mean, top, D) if ratio is None else (float(ratio), 0.0)
         mean = jacobian.mean(ratio, 64, mean.float())
         width = min(D, rank + OVERSAMPLING)
-        v = jacobian.noise(width).flatten(1).double().cpu()
+        image = jacobian.noise(width).flatten(1).double().cpu()
         for _ in range(passes + 1):
-            v = torch.linalg.qr(v.T)[0].T
+            v = torch.linalg.qr(image.T)[0].T
             image = jacobian.product(v, ratio, mean, points)
-            small = v @ image.T
-            last, v = v, image
-        j, turn = torch.linalg.eigh((small + small.T) / 2)
-        vectors = turn.T.flip(0)[:rank] @ last
-        j = j.flip(0)[:rank]
-        probes = jacobian.noise(16).flatten(1).double().cpu().sign()
-        off = probes - (probes @ vectors.T) @ vectors
-        rest = float((off * jacobian.product(off, ratio, mean, points)).sum(1).mean()) if rank < D else 0.0
-    if not bool(torch.isfinite(j).all()):
+        stats = _assembled(mean, v, image, ratio, rank)
+        if rank < D:
+            off = jacobian.noise(16).flatten(1).double().cpu()
+            vectors = stats.vectors.double()
+            off = torch.nn.functional.normalize(off - (off @ vectors.T) @ vectors)
+            rest = (off * jacobian.product(off, ratio, mean, points)).sum(1).mean()
+            stats = replace(stats, floor=min(ratio**2 * float(_odds(rest)), float(stats.values[-1])))
+    source = {"source": "network", "ratio": ratio, "leading": at, "evaluations": count.rows, "rank": rank}
+    return replace(stats, provenance={**source, "explained": stats.explained})
+
+
+def _assembled(mean: torch.Tensor, v: torch.Tensor, image: torch.Tensor, ratio: float, rank: int) -> GaussianStats:
+    """Ritz vectors and variances from orthonormal rows v and J v."""
+    if not bool(torch.isfinite(image).all()):
         raise StatsError("the network's predictions at high noise hold NaN or inf.")
-    values = ratio**2 * _odds(j)
-    mean_rest = rest / (D - rank) if rank < D else 0.0
-    floor = ratio**2 * float(_odds(torch.tensor(mean_rest)))
-    explained = float(values.sum()) / max(float(values.sum()) + (D - rank) * floor, 1e-300)
-    source = {
-        "source": "network", "ratio": ratio, "leading": float(j[0]) if math.isnan(at) else at, "evaluations": count.rows,
-        "rank": rank, "explained": explained,
-    }  # fmt: skip
-    return GaussianStats(mean.cpu(), vectors.float(), values, floor, None, source)
+    small = v @ image.T
+    j, turn = torch.linalg.eigh((small + small.T) / 2)
+    values = ratio**2 * _odds(j.flip(0)[:rank])
+    return GaussianStats(mean.cpu(), (turn.T.flip(0)[:rank] @ v).float(), values)
 
 
 def _odds(j: torch.Tensor) -> torch.Tensor:
