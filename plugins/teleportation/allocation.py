@@ -16,8 +16,9 @@ from .surrogate import surrogate
 
 Allocation = Literal["spend", "keep"]
 LAYOUTS = ("karras", "karras:rho=3", "karras:rho=5", "karras:rho=12", "time-uniform")
-CANDIDATES = 12
+CANDIDATES = 16
 WORTH = 0.85  # of the error without a jump, that one must come down to: the surrogate is no better than that
+SLACK = 1.2  # of candidates that lose about as little, the highest jump: it leaves the most to the network
 LOWEST = 0.5  # candidates go down to half a standard deviation of the leading direction
 STAND_IN = "dpmpp-2m"  # weighed in the place of a sampler that draws noise
 
@@ -112,8 +113,11 @@ def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation
     first, *lower = levels(stats, grid)
     stay = min([grid, *tails(grid, first, layouts)], key=loss)
     jumps = [candidate for ratio in lower for candidate in tails(grid, ratio, layouts)]
-    best = min(jumps, key=loss, default=stay)
-    return best if loss(best) <= WORTH * loss(stay) else stay
+    losses = [loss(candidate) for candidate in jumps]
+    least = min(losses, default=math.inf)
+    if least > WORTH * loss(stay):
+        return stay
+    return next(c for c, lost in zip(jumps, losses) if lost <= SLACK * least)  # they come from the top down
 
 
 def levels(stats: GaussianStats, grid: Grid) -> list[float]:

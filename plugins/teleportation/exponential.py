@@ -107,8 +107,9 @@ def gaussian_exponential(
     if not start > 0:
         raise OptionError(f"start must be above 0 standard deviations, got {start!r}.")
     gaussian = GaussianStats.load(stats)
-    leading = float(gaussian.values[0]) if gaussian.rank else gaussian.floor
-    laid = fixed(replace(grid, on_step=None), max(start * math.sqrt(leading), 2 * lowest(grid)), "spend", tail)
+    spread = math.sqrt(float(gaussian.values[0]) if gaussian.rank else gaussian.floor)
+    first = math.inf if math.isinf(start) else max(start * spread, 2 * lowest(grid))
+    laid = fixed(replace(grid, on_step=None), first, "spend", tail)
     if laid[0] < grid[0]:
         x = jump_to(x, gaussian, grid[0], laid[0])
     history: list[tuple[Level, Any]] = []
