@@ -28,7 +28,7 @@ def register_samplers(register: Callable[..., None]) -> None:
         "pc",
         pc,
         order=_pc_order,
-        linear=lambda options: options["corrector"] != "langevin",
+        linear=lambda options: options["corrector"] in ("annealed-langevin", "none"),
         reference=SONG_2021,
         variants=(
             {"corrector": "none"},

@@ -9,19 +9,27 @@ from solverkit import Grid, Level
 from solverkit.errors import OptionError
 from solverkit.grid_choice import parse_options
 from solverkit.plan import advance, begin, trace
+from solverkit.plugins import resolve
 
 from .langevin import annealed_size, annealed_step, langevin_step
 from .released import released_pc
 from .transition import PREDICTORS, Transition
 
-Corrector = Literal["langevin", "annealed-langevin", "none"]
+CORRECTORS = ("langevin", "annealed-langevin", "none")
 Order = Literal["corrector-first", "predictor-first"]
 
 
 def correct(
     model: Any, x: Any, s: Level, noise: Any, corrector: str, n_steps: int, snr: float, batch_norms: bool = False
 ) -> Any:
-    """n_steps corrector steps at level s, one evaluation each."""
+    """n_steps corrector steps at level s, one evaluation each, or those of a sampler that has a `corrector`."""
+    if corrector not in CORRECTORS:
+        name, options = parse_options(corrector)
+        other = getattr(resolve(name).fn, "corrector", None)
+        if other is None:
+            known = ", ".join(CORRECTORS)
+            raise OptionError(f"{name!r} is no corrector: {known}, or a sampler with one, such as lm-langevin.")
+        return other(model, x, s, noise, **{"n_steps": n_steps, **options})
     for _ in range(n_steps if corrector != "none" else 0):
         denoised = model(x, s)
         z = noise(s, s)
@@ -46,7 +54,7 @@ def pc(
     grid: Grid,
     noise: Any,
     predictor: str = "reverse-diffusion",
-    corrector: Corrector = "langevin",
+    corrector: str = "langevin",
     n_steps: int = 1,
     snr: float = 0.16,
     sequence: Order = "corrector-first",
@@ -65,7 +73,8 @@ def pc(
 
     Args:
         predictor: "reverse-diffusion", "euler-maruyama", "ancestral", "probability-flow", "none", or a sampler's name.
-        corrector: "langevin" (step from the SNR of each sample), "annealed-langevin" (step from the level), or "none".
+        corrector: "langevin" (step from the SNR of each sample), "annealed-langevin" (step from the level), "none", or a
+            sampler that has a corrector, with its options ("lm-langevin:stats=mnist"; its snr is its own).
         n_steps: Corrector steps a level.
         snr: Signal-to-noise ratio of a corrector step; larger is smoother.
         sequence: Corrector before the predictor, as published, or after it at the new level.
