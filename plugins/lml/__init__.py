@@ -51,7 +51,10 @@ def register_samplers(register: Callable[..., None]) -> None:
             {"metric": "gaussian", "stats": "isotropic:variance=0.8"},
             {"probes": 0, "n_steps": 1},
         ),
-        option_examples=({"metric": "gaussian", "stats": "isotropic:variance=0.5"},),
+        option_examples=(
+            {"metric": "gaussian", "stats": "isotropic:variance=0.5"},
+            {"stats": "isotropic:variance=0.5"},
+        ),
         informed=True,
     )
     register(

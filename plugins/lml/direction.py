@@ -29,8 +29,11 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @sk.op
-def corrected(v: torch.Tensor, previous: torch.Tensor, damping: float, momentum: float) -> torch.Tensor:
-    """The closed form, (B, *shape); same dtype and norms as v."""
+def correction(v: torch.Tensor, previous: torch.Tensor, damping: float, momentum: float) -> torch.Tensor:
+    """out - v of the closed form, (B, *shape) of v's dtype: exactly 0 at momentum = 0.
+
+    With q = (1 + c^2 |w|^2 / |v|^2)^(1/2) it is -(c w + v (q - 1)) / q, and q - 1 = (q^2 - 1) / (q + 1).
+    """
     wide = torch.promote_types(v.dtype, torch.float32)
     x, p = v.to(wide), previous.to(wide)
     n = _dot(x, x).clamp_min(torch.finfo(wide).tiny)
@@ -38,24 +41,26 @@ def corrected(v: torch.Tensor, previous: torch.Tensor, damping: float, momentum:
     w = p - a * x
     m = _dot(w, w)
     c = momentum * (1 + momentum * (a - 1)) * n / (damping + momentum**2 * m)
-    return ((x - c * w) / (1 + c * c * (m / n)).sqrt()).to(v.dtype)
+    excess = c * c * (m / n)
+    q = (1 + excess).sqrt()
+    return (-(c * w + (excess / (q + 1)) * x) / q).to(v.dtype)
 
 
 @sk.op
-def published(v: torch.Tensor, previous: torch.Tensor, damping: float, momentum: float) -> torch.Tensor:
-    """The released arithmetic in float32, cancellation and all, (B, *shape)."""
+def published_correction(v: torch.Tensor, previous: torch.Tensor, damping: float, momentum: float) -> torch.Tensor:
+    """out - v of the released arithmetic in float32, cancellation and all, (B, *shape)."""
     x, p = v.float(), previous.float()
     m = momentum * p + (1 - momentum) * x
     d = x - m * (_dot(x, m) / (damping + _dot(m, m)))
-    return (d * (_dot(x, x).sqrt() / _dot(d, d).sqrt())).to(v.dtype)
+    return (d * (_dot(x, x).sqrt() / _dot(d, d).sqrt()) - x).to(v.dtype)
 
 
 @sk.op
-def turned(v: torch.Tensor, z: torch.Tensor, angle: float) -> torch.Tensor:
-    """v turned by an angle (radians) towards noise orthogonal to it, norm kept: a control that knows nothing."""
+def random_turn(v: torch.Tensor, z: torch.Tensor, angle: float) -> torch.Tensor:
+    """What v changes by when it is turned by an angle (radians) towards noise orthogonal to it: a control."""
     wide = torch.promote_types(v.dtype, torch.float32)
     x, w = v.to(wide), z.to(wide)
     n = _dot(x, x)
     w = w - (_dot(x, w) / n.clamp_min(torch.finfo(wide).tiny)) * x
     w = w * (n / _dot(w, w).clamp_min(torch.finfo(wide).tiny)).sqrt()
-    return (math.cos(angle) * x + math.sin(angle) * w).to(v.dtype)
+    return ((math.cos(angle) - 1) * x + math.sin(angle) * w).to(v.dtype)

@@ -11,7 +11,7 @@ from solverkit.errors import OptionError
 from solverkit.grid_choice import parse_options
 from solverkit.plan import advance, begin, trace
 
-from .direction import corrected, published, turned
+from .direction import correction, published_correction, random_turn
 
 Insertion = Literal["direction", "ddim", "data-increment", "noise-increment"]
 
@@ -78,12 +78,13 @@ def lml(
         raise OptionError(f"an increment belongs to a deterministic solver of one evaluation a step, and {name!r} is none.")
     previous: Any = None
 
-    def turn(v: Any, s: Level) -> Any:
+    def change(v: Any, s: Level) -> Any:
+        """What is added to v."""
         nonlocal previous
         if random_angle:
-            return turned(v, noise(s, s), random_angle)
+            return random_turn(v, noise(s, s), float(random_angle))
         last, previous = (v if previous is None else previous), v
-        return (published if published_arithmetic else corrected)(v, last, weight, float(momentum))
+        return (published_correction if published_arithmetic else correction)(v, last, weight, float(momentum))
 
     x, state = begin(plan, x, noise.draw)
     for j, (s, boundary) in enumerate(zip(plan.levels, plan.boundary)):
@@ -91,18 +92,19 @@ def lml(
             grid.begin_step()
         denoised = model(x, s)
         if insertion == "direction":
-            x, state = advance(plan, state, x, x - float(s) * turn((1 / s) * (x - denoised), s), noise.draw)
+            x, state = advance(plan, state, x, denoised - float(s) * change((1 / s) * (x - denoised), s), noise.draw)
             continue
         t = plan.levels[j + 1] if j + 1 < plan.nfe else grid[-1]
         if insertion == "ddim":  # alpha_t D + t eps
-            x = t.alpha * denoised + float(t) * turn((1 / s) * (x - s.alpha * denoised), s) if t > 0 else denoised
+            eps = (1 / s) * (x - s.alpha * denoised)
+            x = t.alpha * denoised + float(t) * (eps + change(eps, s)) if t > 0 else denoised
             continue
         after, state = advance(plan, state, x, denoised, noise.draw)
         if insertion == "noise-increment" and (t == 0 or s.alpha == 0):  # the form has no limit there
             x = after
             continue
         kept = t / s if insertion == "data-increment" else t.alpha / s.alpha
-        x = kept * x + turn(after - kept * x, s)
+        x = after + change(after - kept * x, s)
     return x
 
 
