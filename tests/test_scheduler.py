@@ -32,7 +32,7 @@ def network(x, t):
 
 
 NEEDED = {name: option_sets(card)[0] for name, card in registry().cards["samplers"].items() if card.required}
-SMALL = {"ncsn": {"n_steps": 1}, **NEEDED}  # ncsn's default costs five evaluations a step
+SMALL = {"ncsn": {"n_steps": 1}, "lm-langevin": {"n_steps": 1, "probes": 0}, **NEEDED}  # their defaults cost more a step
 
 
 def make(sampler="dpmpp-2m", **options):
