@@ -16,9 +16,9 @@ from .surrogate import surrogate
 
 Allocation = Literal["spend", "keep"]
 LAYOUTS = ("karras", "karras:rho=3", "karras:rho=5", "karras:rho=12", "time-uniform")
-CANDIDATES = 16
+CANDIDATES = 14
 WORTH = 0.85  # of the error without a jump, that one must come down to: the surrogate is no better than that
-SLACK = 1.2  # of candidates that lose about as little, the highest jump: it leaves the most to the network
+SLACK = 1.05  # of candidates that lose about as little, the highest jump: it leaves the most to the network
 LOWEST = 0.5  # candidates go down to half a standard deviation of the leading direction
 STAND_IN = "dpmpp-2m"  # weighed in the place of a sampler that draws noise
 
@@ -111,7 +111,7 @@ def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation
         return best
     layouts = LAYOUTS if layout == "auto" else (layout,)
     first, *lower = levels(stats, grid)
-    stay = min([grid, *tails(grid, first, layouts)], key=loss)
+    stay = min([grid, *tails(grid, first, (*layouts, "log-snr"))], key=loss)
     jumps = [candidate for ratio in lower for candidate in tails(grid, ratio, layouts)]
     losses = [loss(candidate) for candidate in jumps]
     least = min(losses, default=math.inf)
