@@ -1,0 +1,50 @@
+"""docs/lml.png from benchmarks/results/lml.jsonl: error over the base solver's, against the budget.
+
+    python benchmarks/lml_plot.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+MODELS = {"mixture": 64, "mnist": 784, "mnist-flow": 784}
+
+
+def main() -> None:
+    rows = [json.loads(line) for line in (ROOT / "benchmarks" / "results" / "lml.jsonl").open()]
+    rows = [row for row in rows if row["status"] == "ok" and row.get("ode_error") is not None]
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, sharey=True)
+    for line, solver in zip(axes, ("ddim", "dpmpp-2m")):
+        for axis, (model, dim) in zip(line, MODELS.items()):
+            base = {r["budget"]: r["ode_error"] for r in rows if r["model"] == model and r["sampler"] == solver}
+            curves: dict[str, dict[int, float]] = {}
+            for row in rows:
+                options = row["options"]
+                if row["model"] != model or row["sampler"] != "lml" or options.get("solver") != solver:
+                    continue
+                name = "kappa = 0, published float32" if "published_arithmetic" in options else "kappa = 0, closed form"
+                if "momentum" in options:
+                    name = f"c = {round(options['momentum'] * dim / 1e-3, 2):g}"
+                curves.setdefault(name, {})[row["budget"]] = row["ode_error"] / base[row["budget"]]
+            for name, values in curves.items():
+                style = {"kappa = 0, closed form": "k-", "kappa = 0, published float32": "r--"}.get(name, "o-")
+                axis.semilogy(list(values), list(values.values()), style, label=name, markersize=4)
+            axis.set_title(f"{model}, {solver}", fontsize=9)
+            axis.set_ylim(0.4, 4)
+            axis.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+            axis.minorticks_off()
+    axes[0, 0].legend(fontsize=7)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("ODE error over the base solver's")
+    for axis in axes[1]:
+        axis.set_xlabel("NFE")
+    figure.tight_layout()
+    figure.savefig(ROOT / "docs" / "lml.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
