@@ -242,17 +242,15 @@ def test_an_edit_between_steps_reaches_the_result_as_in_the_base_method():
         scheduler = make(sampler)
         scheduler.set_timesteps(6)
         boundary = [j for j, first in enumerate(scheduler._run.plan.boundary) if first and j > 0]
-        if not boundary:
+        if not boundary or sampler == "lm-langevin":  # two runs of it differ by their draws as much as by an edit
             continue
-        outputs, generator = [], torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         x = noise()
         for j, t in enumerate(scheduler.timesteps):
             if j == boundary[-1]:
                 x = x + 1.0
                 edited = x.clone()
-            output = network(x, t)
-            outputs.append(output)
-            x = scheduler.step(output, t, x, generator=generator, return_dict=False)[0]
+            x = scheduler.step(asked(scheduler, x, t), t, x, generator=generator, return_dict=False)[0]
         fresh = make(sampler)  # the edited latents alone, with the same history of predictions for a one-step method
         fresh.set_timesteps(6)
         fresh.set_begin_index(boundary[-1])
