@@ -54,14 +54,13 @@ def measure(
     device = torch.device(getattr(denoiser, "device", "cpu"))
     noise = SampleNoise(sample_seeds(seed, samples), shape, torch.float32, device)(0).double()
     first = float(top) * noise + top.alpha * stats.mean.to(noise)
-    spread = math.sqrt(float(stats.values[0]) if stats.rank else stats.floor)
     flow, residual, jumped, z = FlowField(denoiser, torch.float32), [], [], first / norm(top)
     with torch.no_grad(), counting() as count:
         for i, u in enumerate(nodes):
             level = flow.level(u)
             slope, x = flow.slope(z, level), z * norm(level)
             denoised = (z * flow.growth(level) - slope) * norm(level)
-            if i == 0 or ratios[i] >= FAR * spread:
+            if i == 0 or ratios[i] >= FAR * stats.spread:
                 far = denoised
             residual.append(_left(stats, x, denoised, level))
             there = stats.transport(first, top, level)

@@ -119,6 +119,11 @@ class GaussianStats:
         return (float(self.values.sum()) + (self.dim - self.rank) * self.floor) / self.dim
 
     @property
+    def spread(self) -> float:
+        """Standard deviation along the leading direction."""
+        return math.sqrt(float(self.values[0]) if self.rank else self.floor)
+
+    @property
     def explained(self) -> float:
         """The part of the variance along the basis."""
         return float(self.values.sum()) / (self.variance * self.dim) if self.variance * self.dim > 0 else 0.0

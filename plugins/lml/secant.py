@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from solverkit_plugins.dpm_solver.exponential import contraction, exact_step
 
 import solverkit as sk
 from solverkit import Grid, Level
@@ -40,12 +41,11 @@ def lml_secant(
     before: tuple[Level, Any, Any] | None = None
     for i, (s, t) in enumerate(grid.steps()):
         denoised = model(x, s)
-        r = t * s.alpha / (t.alpha * s) if s.alpha > 0 else 0.0
-        after = (t / s) * x + (t.alpha * (1 - r)) * denoised
+        after = exact_step(x, denoised, s, t)
         last = lower_order_final and grid.run_steps < 15 and i == len(grid) - 2
         if before is not None and t > 0 and not last and math.isfinite(before[0].lam):
             shift = secant_shift(after - x, x - before[1], denoised - before[2], float(most))
-            after = after + (t.alpha * (1 - r) / 2) * shift
+            after = after + (t.alpha * (1 - contraction(s, t)) / 2) * shift
         before = (s, x, denoised)
         x = after
     return x

@@ -126,7 +126,7 @@ def levels(stats: GaussianStats, grid: Grid) -> list[float]:
     first = grid[0].ratio
     top = min(first, float(stats.profile.ratios[0]))
     bottom = lowest(grid)
-    least = max(LOWEST * math.sqrt(float(stats.values[0]) if stats.rank else stats.floor), 2 * bottom)
+    least = max(LOWEST * stats.spread, 2 * bottom)
     if not least < top:
         return [first]
     steps = [top * (least / top) ** (i / (CANDIDATES - 1)) for i in range(CANDIDATES)]

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from solverkit_plugins.dpm_solver.multistep import usable_order
 
 import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
@@ -107,8 +108,7 @@ def gaussian_exponential(
     if not start > 0:
         raise OptionError(f"start must be above 0 standard deviations, got {start!r}.")
     gaussian = GaussianStats.load(stats)
-    spread = math.sqrt(float(gaussian.values[0]) if gaussian.rank else gaussian.floor)
-    first = math.inf if math.isinf(start) else max(start * spread, 2 * lowest(grid))
+    first = math.inf if math.isinf(start) else max(start * gaussian.spread, 2 * lowest(grid))
     laid = fixed(replace(grid, on_step=None), first, "spend", tail)
     if laid[0] < grid[0]:
         x = jump_to(x, gaussian, grid[0], laid[0])
@@ -116,19 +116,10 @@ def gaussian_exponential(
     for i, (s, t) in enumerate(replace(laid, on_step=grid.on_step).steps()):
         denoised = model(x, s)
         history = [(s, residual_of(x, denoised, gaussian, s)), *history[: order - 1]]
-        used = history[: _order(order, i, laid, t, history, lower_order_final)]
+        used = history[: usable_order(order, i, laid, t, history, lower_order_final)]
         step = step_weights(gaussian, s, t, tuple(level for level, _ in used), residual)
         x = exponential_step(x, [r for _, r in used], gaussian, s, t, step)
     return x
-
-
-def _order(order: int, i: int, grid: Grid, t: Level, history: list[tuple[Level, Any]], lower_order_final: bool) -> int:
-    finite = sum(math.isfinite(level.lam) for level, _ in history)
-    if t == 0:
-        return 1
-    if lower_order_final and grid.run_steps < 15:
-        order = min(order, len(grid) - 1 - i)
-    return max(1, min(order, finite))
 
 
 def step_weights(stats: GaussianStats, s: Level, t: Level, nodes: tuple[Level, ...], residual: str) -> Step:

@@ -53,7 +53,7 @@ class Surrogate:
 
     def deviations(self, level: Level) -> torch.Tensor:
         """n (K, r) of the exact solution."""
-        u = _log(level)
+        u = -level.lam
         return _interpolated(self.fine, self.n, min(max(u, float(self.fine[0])), float(self.fine[-1])))
 
     def state(self, level: Level) -> torch.Tensor:
@@ -62,7 +62,7 @@ class Surrogate:
 
     def denoised(self, x: torch.Tensor, level: Level) -> torch.Tensor:
         """D of centred states (K, r)."""
-        u = _log(level)
+        u = -level.lam
         return level.alpha * self.values / self.std(level) ** 2 * x + self.at(u) + self.answer(x, level, u)
 
     def answer(self, x: torch.Tensor, level: Level, u: float) -> torch.Tensor:
@@ -90,10 +90,6 @@ class Surrogate:
 
 def _silent(ordinal: int, s: float, t: float) -> torch.Tensor:
     return torch.zeros((), dtype=torch.float64)
-
-
-def _log(level: Level) -> float:
-    return -level.lam
 
 
 def _interpolated(nodes: torch.Tensor, values: torch.Tensor, u: float) -> torch.Tensor:

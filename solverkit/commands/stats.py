@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,7 @@ def stats(
         raise OptionError(f"--source must be network, samples, or data with --data FILE; got {source!r} and {data}.")
     options: dict[str, Any] = {name: value for name, value in (("labels", label), ("device", device)) if value is not None}
     denoiser = load(model, **options)
-    dim = 1
-    for n in getattr(denoiser, "shape", None) or (rank,):
-        dim *= n
-    rank = min(rank, dim)
+    rank = min(rank, math.prod(getattr(denoiser, "shape", None) or (rank,)))
     if source == "data":
         shape = getattr(denoiser, "shape", None)
         found = GaussianStats.from_data(str(data), rank, key=key, shape=shape, seed=seed)
