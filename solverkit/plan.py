@@ -335,3 +335,18 @@ def advance(
     segment, values = plan.segments[index], [*state.values, x, denoised]
     x = _run(segment, values, draw) if segment.instructions else combine(segment.x, values)
     return x, State(index, tuple([values[slot] for slot in segment.carry]))
+
+
+def follow(plan: Plan, model: Any, x: Any, grid: Grid, noise: Any) -> Any:
+    """Run a plan inside another sampler: steps of its `grid` begin where the plan's do, draws are numbered with its own.
+
+    Args:
+        plan: Of the inner sampler.
+        model, x, grid, noise: What the outer sampler was called with.
+    """
+    x, state = begin(plan, x, noise.draw)
+    for level, boundary in zip(plan.levels, plan.boundary):
+        if boundary:
+            grid.begin_step()
+        x, state = advance(plan, state, x, model(x, level), noise.draw)
+    return x

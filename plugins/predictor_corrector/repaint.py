@@ -9,7 +9,7 @@ from typing import Any
 from solverkit import Grid
 from solverkit.errors import OptionError
 from solverkit.grid_choice import parse_options
-from solverkit.plan import advance, begin, trace
+from solverkit.plan import follow, trace
 
 
 def repaint(
@@ -39,9 +39,5 @@ def repaint(
             if repeat > 0:
                 kept = s.alpha / t.alpha
                 x = kept * x + math.sqrt(s * s - (kept * t) ** 2) * noise(t, s)
-            x, state = begin(plan, x, noise.draw)
-            for level, boundary in zip(plan.levels, plan.boundary):
-                if boundary:
-                    grid.begin_step()
-                x, state = advance(plan, state, x, model(x, level), noise.draw)
+            x = follow(plan, model, x, grid, noise)
     return x

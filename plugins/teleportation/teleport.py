@@ -12,7 +12,7 @@ import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError, StatsError
 from solverkit.grid_choice import parse_options
-from solverkit.plan import advance, begin, trace
+from solverkit.plan import follow, trace
 
 from .allocation import Allocation, chosen, fixed
 
@@ -82,13 +82,7 @@ def teleport(
         if jump == "gaussian" and isinstance(x, torch.Tensor):
             model = _checked(model, full)
     name, options = parse_options(solver)
-    plan = trace(name, inner, **options)
-    x, state = begin(plan, x, noise.draw)
-    for level, boundary in zip(plan.levels, plan.boundary):
-        if boundary:
-            grid.begin_step()
-        x, state = advance(plan, state, x, model(x, level), noise.draw)
-    return x
+    return follow(trace(name, inner, **options), model, x, grid, noise)
 
 
 def levels_after(
