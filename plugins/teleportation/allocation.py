@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,20 +18,23 @@ Allocation = Literal["spend", "keep"]
 LAYOUTS = ("karras", "karras:rho=3", "karras:rho=5", "karras:rho=12", "time-uniform")
 CANDIDATES = 14
 WORTH = 0.85  # of the error without a jump, that one must come down to: the surrogate is no better than that
+DOUBT = 0.05  # data standard deviations (RMS), in both errors: that a sample ends in another mode is not linear
 SLACK = 1.05  # of candidates that lose about as little, the highest jump: it leaves the most to the network
 LOWEST = 0.5  # candidates go down to half a standard deviation of the leading direction
+ENDS = 8  # last levels above 0, from ENDS_TOP data standard deviations (RMS over coordinates) down by ENDS_RATIO
+ENDS_TOP, ENDS_RATIO = 1.5, 1.6
 STAND_IN = "dpmpp-2m"  # weighed in the place of a sampler that draws noise
 
 
-def tail(grid: Grid, ratio: float, layout: str) -> Grid:
-    """As many steps as the grid has, from a level to its last one.
+def tail(grid: Grid, ratio: float, layout: str, end: float | None = None) -> Grid:
+    """As many steps as the grid has, from a level to its last one; before a last 0 comes `end`, or what the grid has there.
 
     Raises:
         GridError: a layout that cannot be laid there.
         UnknownNameError, OptionError: no such layout.
     """
     zero = grid[-1] == 0
-    bottom = lowest(grid)
+    bottom = lowest(grid) if end is None else end
     if not ratio > bottom:
         raise GridError(f"a jump to sigma/alpha = {ratio:.4g} leaves no steps above the last level {bottom:.4g}.")
     laid = make_grid(
@@ -48,17 +51,6 @@ def lowest(grid: Grid) -> float:
     if grid[-1] > 0:
         return grid[-1].ratio
     return grid[-2].ratio if len(grid) > 2 else grid.schedule.ratio_min
-
-
-def tails(grid: Grid, ratio: float, layouts: Sequence[str]) -> list[Grid]:
-    """Of the layouts that can be laid there."""
-    found = []
-    for layout in layouts:
-        try:
-            found.append(tail(grid, ratio, layout))
-        except GridError:
-            continue
-    return found
 
 
 def node(grid: Grid, ratio: float) -> int:
@@ -83,8 +75,8 @@ def fixed(grid: Grid, ratio: float, allocation: Allocation, layout: str) -> Grid
 def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation, layout: str) -> Grid:
     """The levels that lose least on the surrogate of the network: from a jump, or from none.
 
-    "spend" takes the least error over levels to jump to and layouts of all the steps; the grid itself is among them. "keep"
-    drops the longest head of the grid whose loss does not raise the error.
+    "spend" takes the least error over the level to jump to, the layout of all the steps, and the last level above 0; the
+    grid itself is among them. "keep" drops the longest head of the grid whose loss does not raise the error.
 
     Raises:
         OptionError: statistics without a profile.
@@ -109,15 +101,55 @@ def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation
             if grid[i] > 0 and loss(grid.tail(i)) <= limit:
                 best = grid.tail(i)
         return best
+
+    @functools.cache
+    def laid(ratio: float, layout: str, end: float) -> tuple[float, Grid]:
+        try:
+            candidate = tail(grid, ratio, layout, end)
+        except GridError:
+            return math.inf, grid
+        return loss(candidate), candidate
+
     layouts = LAYOUTS if layout == "auto" else (layout,)
     first, *lower = levels(stats, grid)
-    stay = min([grid, *tails(grid, first, (*layouts, "log-snr"))], key=loss)
-    jumps = [candidate for ratio in lower for candidate in tails(grid, ratio, layouts)]
-    losses = [loss(candidate) for candidate in jumps]
-    least = min(losses, default=math.inf)
-    if least > WORTH * loss(stay):
-        return stay
-    return next(c for c, lost in zip(jumps, losses) if lost <= SLACK * least)  # they come from the top down
+    below = ends(stats, grid)
+    stay = min((loss(grid), grid), least(laid, [first], layouts, below)[0], key=lambda place: place[0])
+    if not lower:
+        return stay[1]
+    jump, (_, spacing, end) = least(laid, lower, layouts, below)
+    doubt = DOUBT * math.sqrt(stats.variance)
+    if math.hypot(jump[0], doubt) > WORTH * math.hypot(stay[0], doubt):
+        return stay[1]
+    equal = (laid(ratio, spacing, end) for ratio in lower)  # from the top down
+    return next(candidate for lost, candidate in equal if lost <= SLACK * jump[0])
+
+
+Laid = tuple[float, Grid]
+Place = tuple[float, str, float]
+
+
+def least(
+    laid: Callable[[float, str, float], Laid], ratios: Sequence[float], layouts: Sequence[str], ends: Sequence[float]
+) -> tuple[Laid, Place]:
+    """The least loss: in every layout the best first level, then the best last one, until neither moves."""
+    found = []
+    for layout in layouts:
+        ratio, end, before = ratios[len(ratios) // 2], ends[len(ends) // 2], None
+        while before != (ratio, end):
+            before = ratio, end
+            ratio = min(ratios, key=lambda r: laid(r, layout, end)[0])
+            end = min(ends, key=lambda e: laid(ratio, layout, e)[0])
+        found.append((laid(ratio, layout, end), (ratio, layout, end)))
+    return min(found, key=lambda place: place[0][0])
+
+
+def ends(stats: GaussianStats, grid: Grid) -> list[float]:
+    """sigma / alpha of candidates for the last level above 0, falling; the grid's own alone where it ends above 0."""
+    own = lowest(grid)
+    if grid[-1] > 0:
+        return [own]
+    top = ENDS_TOP * math.sqrt(stats.variance)
+    return [*(end for end in (top / ENDS_RATIO**i for i in range(ENDS)) if end > own), own]
 
 
 def levels(stats: GaussianStats, grid: Grid) -> list[float]:
