@@ -6,11 +6,12 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from solverkit import GaussianStats, Grid, Plan, make_grid, trace
 from solverkit.errors import GridError, OptionError
 from solverkit.grid_choice import parse_options
+from solverkit.plugins import resolve
 
 from .surrogate import surrogate
 
@@ -71,6 +72,14 @@ def fixed(grid: Grid, ratio: float, allocation: Allocation, layout: str) -> Grid
     return tail(grid, ratio, LAYOUTS[0] if layout == "auto" else layout)
 
 
+def solver_options(solver: str, stats: GaussianStats) -> tuple[str, dict[str, Any]]:
+    """Name and options of a solver; one that needs statistics is given the jump's."""
+    name, options = parse_options(solver)
+    if "stats" in resolve(name).required:
+        options.setdefault("stats", stats)
+    return name, options
+
+
 @functools.lru_cache(maxsize=256)
 def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation, layout: str) -> Grid:
     """The levels that lose least on the surrogate of the network: from a jump, or from none.
@@ -86,10 +95,10 @@ def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation
             'skip_to="auto" weighs what the network was measured to do, and these statistics hold no profile: use '
             "stats.measured(denoiser), or solverkit stats MODEL, or give skip_to as a level sigma/alpha."
         )
-    name, options = parse_options(solver)
+    model = surrogate(stats)
+    name, options = solver_options(solver, model.gaussian)
     if trace(name, grid, **options).draws:
         name, options = STAND_IN, {}
-    model = surrogate(stats)
 
     def loss(candidate: Grid) -> float:
         plan: Plan = trace(name, candidate, **options)

@@ -33,9 +33,10 @@ from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError
 
 from .allocation import fixed, lowest
-from .teleport import jump_to
+from .teleport import jump_to, levels_after
 
 Residual = Literal["score", "denoised"]
+START, TAIL = 3.0, "karras:rho=3"  # without a profile
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 
 
@@ -79,8 +80,8 @@ def gaussian_exponential(
     stats: str | GaussianStats,
     order: int = 3,
     residual: Residual = "score",
-    start: float = 3.0,
-    tail: str = "karras:rho=3",
+    start: float | None = None,
+    tail: str = "auto",
     lower_order_final: bool = True,
 ) -> Any:
     """Exponential multistep integrator whose linear part is the data's Gaussian at every level; order 1 to 3.
@@ -95,8 +96,10 @@ def gaussian_exponential(
         order: Evaluations that a step uses, 1 to 3.
         residual: What is taken for a polynomial in log rho: the "score"'s residual or the "denoised" prediction's.
         start: The first evaluation is made at so many standard deviations of the leading direction; the way there costs
-            nothing (`teleport`), and all steps lie below. inf keeps the grid as it is.
-        tail: The grid of those steps, a name of `sk.grids()` with ratio_max and ratio_min.
+            nothing (`teleport`), and all steps lie below. inf keeps the grid as it is. None lays the steps where the
+            surrogate of the network loses least, as `teleport` does, if the statistics hold a profile, else it is 3.
+        tail: The grid of those steps, a name of `sk.grids()` with ratio_max and ratio_min; "auto" is karras with rho 3,
+            or where start is None what loses least.
         lower_order_final: In a run of fewer than 15 steps the last two steps are of second and first order.
 
     Raises:
@@ -105,11 +108,16 @@ def gaussian_exponential(
     """
     if not 1 <= order <= 3:
         raise OptionError(f"order must be 1, 2 or 3, got {order}.")
-    if not start > 0:
+    if start is not None and not start > 0:
         raise OptionError(f"start must be above 0 standard deviations, got {start!r}.")
     gaussian = GaussianStats.load(stats)
-    first = math.inf if math.isinf(start) else max(start * gaussian.spread, 2 * lowest(grid))
-    laid = fixed(replace(grid, on_step=None), first, "spend", tail)
+    if start is None and gaussian.profile is not None:
+        same = f"gaussian-exponential:order={order},residual={residual},start=inf,lower_order_final={lower_order_final}"
+        laid = levels_after(gaussian, grid, same, "auto", "spend", tail)
+    else:
+        deviations = START if start is None else start
+        first = math.inf if math.isinf(deviations) else max(deviations * gaussian.spread, 2 * lowest(grid))
+        laid = fixed(replace(grid, on_step=None), first, "spend", TAIL if tail == "auto" else tail)
     if laid[0] < grid[0]:
         x = jump_to(x, gaussian, grid[0], laid[0])
     history: list[tuple[Level, Any]] = []

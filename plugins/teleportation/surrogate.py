@@ -24,11 +24,13 @@ FINE = 8  # sub-intervals of a recorded one, for the integral
 
 
 class Surrogate:
-    """Of statistics that hold a profile."""
+    """Of statistics that hold a profile; `gaussian` is the same Gaussian in its coordinates."""
 
     def __init__(self, stats: GaussianStats) -> None:
         assert stats.profile is not None
         self.values = stats.values[: stats.profile.start.shape[1]]
+        r = len(self.values)
+        self.gaussian = GaussianStats(torch.zeros(r, dtype=torch.float64), torch.eye(r, dtype=torch.float64), self.values)
         self.u = stats.profile.ratios.log().flip(0)  # rising
         self.residual = stats.profile.residual.double().flip(1)  # (K, L, r)
         self.change = stats.profile.jumped.double().flip(1) - self.residual

@@ -11,10 +11,9 @@ import torch
 import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError, StatsError
-from solverkit.grid_choice import parse_options
 from solverkit.plan import follow, trace
 
-from .allocation import Allocation, chosen, fixed
+from .allocation import Allocation, chosen, fixed, solver_options
 
 Jump = Literal["gaussian", "isotropic", "noise"]
 FAR = 3.0  # RMS distance of the network's answer from the Gaussian's, in standard deviations, that nothing explains
@@ -61,11 +60,12 @@ def teleport(
         solver: Any traceable sampler after the jump, its options behind its name ("unipc:order=2").
         skip_to: Where to jump to: sigma / alpha of a level; "25%" of the grid's steps; or "auto", the level that loses
             least, found by running the solver on the surrogate of the network that was measured with the statistics. It
-            may be none.
+            may be the grid's first: then only the levels are laid anew.
         allocation: "spend" lays as many steps as the grid has below the jump; "keep" takes the grid without its head, so
             that the NFE falls.
         tail: The grid of "spend": a name of `sk.grids()` with ratio_max and ratio_min, or "auto": with skip_to="auto" the
-            one of karras (rho 3, 5, 7, 12) and time-uniform that loses least, else karras.
+            one of karras (rho 3, 5, 7, 12) and time-uniform that loses least, else karras. With skip_to="auto" the last
+            level above 0 is chosen too.
         rank: Use only so many directions.
         jump: "isotropic" knows the mean and the mean variance alone, "noise" nothing (plain noise, scaled to the lower
             level): controls.
@@ -81,7 +81,7 @@ def teleport(
         x = jump_to(x, gaussian, grid[0], inner[0])
         if jump == "gaussian" and isinstance(x, torch.Tensor):
             model = _checked(model, full)
-    name, options = parse_options(solver)
+    name, options = solver_options(solver, full)
     return follow(trace(name, inner, **options), model, x, grid, noise)
 
 
