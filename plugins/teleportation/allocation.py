@@ -81,11 +81,14 @@ def solver_options(solver: str, stats: GaussianStats) -> tuple[str, dict[str, An
 
 
 @functools.lru_cache(maxsize=256)
-def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation, layout: str) -> Grid:
+def chosen(
+    stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation, layout: str, jumps: bool = True
+) -> Grid:
     """The levels that lose least on the surrogate of the network: from a jump, or from none.
 
     "spend" takes the least error over the level to jump to, the layout of all the steps, and the last level above 0; the
-    grid itself is among them. "keep" drops the longest head of the grid whose loss does not raise the error.
+    grid itself is among them. "keep" drops the longest head of the grid whose loss does not raise the error. Without
+    `jumps` the first level stays.
 
     Raises:
         OptionError: statistics without a profile.
@@ -106,7 +109,7 @@ def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation
 
     if allocation == "keep":
         limit, best = loss(grid) * 1.0001, grid
-        for i in range(1, len(grid) - 1):
+        for i in range(1, len(grid) - 1 if jumps else 1):
             if grid[i] > 0 and loss(grid.tail(i)) <= limit:
                 best = grid.tail(i)
         return best
@@ -123,7 +126,7 @@ def chosen(stats: GaussianStats, solver: str, grid: Grid, allocation: Allocation
     first, *lower = levels(stats, grid)
     below = ends(stats, grid)
     stay = min((loss(grid), grid), least(laid, [first], layouts, below)[0], key=lambda place: place[0])
-    if not lower:
+    if not (lower and jumps):
         return stay[1]
     jump, (_, spacing, end) = least(laid, lower, layouts, below)
     doubt = DOUBT * math.sqrt(stats.variance)

@@ -60,7 +60,7 @@ def teleport(
         solver: Any traceable sampler after the jump, its options behind its name ("unipc:order=2").
         skip_to: Where to jump to: sigma / alpha of a level; "25%" of the grid's steps; or "auto", the level that loses
             least, found by running the solver on the surrogate of the network that was measured with the statistics. It
-            may be the grid's first: then only the levels are laid anew.
+            may be the grid's first: then only the levels are laid anew. "none" does that alone: a control.
         allocation: "spend" lays as many steps as the grid has below the jump; "keep" takes the grid without its head, so
             that the NFE falls.
         tail: The grid of "spend": a name of `sk.grids()` with ratio_max and ratio_min, or "auto": with skip_to="auto" the
@@ -90,12 +90,12 @@ def levels_after(
 ) -> Grid:
     """The levels of the solver's run; they start below the grid where there is a jump."""
     grid = Grid(grid.levels, grid.schedule, None, grid.before)
-    if isinstance(skip_to, str) and skip_to == "auto":
-        return chosen(stats, solver, grid, allocation, tail)
+    if isinstance(skip_to, str) and skip_to in ("auto", "none"):
+        return chosen(stats, solver, grid, allocation, tail, jumps=skip_to == "auto")
     if isinstance(skip_to, str):
         share = skip_to.removesuffix("%")
         if share == skip_to or not share.replace(".", "", 1).isdigit() or not 0 <= float(share) < 100:
-            raise OptionError(f'skip_to must be sigma/alpha of a level, "25%" of the steps, or "auto"; got {skip_to!r}.')
+            raise OptionError(f'skip_to must be sigma/alpha of a level, "25%" of the steps, "auto" or "none": {skip_to!r}.')
         last = len(grid) - (3 if allocation == "spend" and grid[-1] == 0 else 2)  # that leaves a step below it
         skip_to = grid[max(min(round(float(share) / 100 * (len(grid) - 1)), last), 0)].ratio
     if not skip_to > 0:
