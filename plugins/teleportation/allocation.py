@@ -16,6 +16,8 @@ from solverkit.plugins import resolve
 from .surrogate import surrogate
 
 Allocation = Literal["spend", "keep"]
+Laid = tuple[float, Grid]  # the loss of levels, and they
+Place = tuple[float, str, float]  # first level, layout, last level above 0
 LAYOUTS = ("karras", "karras:rho=3", "karras:rho=5", "karras:rho=12", "time-uniform")
 CANDIDATES = 14
 WORTH = 0.85  # of the error without a jump, that one must come down to: the surrogate is no better than that
@@ -107,15 +109,17 @@ def chosen(
         plan: Plan = trace(name, candidate, **options)
         return model.error(plan, grid)
 
+    if allocation == "keep" and not jumps:
+        return grid
     if allocation == "keep":
         limit, best = loss(grid) * 1.0001, grid
-        for i in range(1, len(grid) - 1 if jumps else 1):
+        for i in range(1, len(grid) - 1):
             if grid[i] > 0 and loss(grid.tail(i)) <= limit:
                 best = grid.tail(i)
         return best
 
     @functools.cache
-    def laid(ratio: float, layout: str, end: float) -> tuple[float, Grid]:
+    def laid(ratio: float, layout: str, end: float) -> Laid:
         try:
             candidate = tail(grid, ratio, layout, end)
         except GridError:
@@ -134,10 +138,6 @@ def chosen(
         return stay[1]
     equal = (laid(ratio, spacing, end) for ratio in lower)  # from the top down
     return next(candidate for lost, candidate in equal if lost <= SLACK * jump[0])
-
-
-Laid = tuple[float, Grid]
-Place = tuple[float, str, float]
 
 
 def least(
