@@ -21,8 +21,8 @@ from solverkit_plugins.predictor_corrector.sampler import correct
 import solverkit as sk
 from solverkit.bench.features import load_features, load_statistics
 from solverkit.bench.frechet import frechet_distance, moments
-from solverkit.noise import Noise, SampleNoise, sample_seeds
 from solverkit.problems import mixture
+from solverkit.run.noise import Noise, SampleNoise, sample_seeds
 
 N = 4000
 SNRS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)

@@ -12,21 +12,22 @@ __version__ = "0.1.0"
 
 # module -> the public names that live there
 _NAMES = {
-    "denoiser": "wrap Denoiser",
-    "hub": "load",
-    "variance_preserving": "VP SubVP",
-    "schedule": "VE EDM Flow Schedule",
-    "level": "Level",
-    "grid": "Grid",
-    "grid_choice": "make_grid",
-    "sampling": "sample Result",
-    "plan": "trace begin advance Plan State",
-    "symbol": "op keep",
-    "catalogue": "samplers grids models metrics",
-    "hookspecs": "hookimpl",
-    "gaussian_stats": "GaussianStats",
-    "class_stats": "ClassStats",
-    "scheduler": "SolverKitScheduler SchedulerMixin restore_native",  # diffusers wants the mixin beside the class it loads
+    "model.denoiser": "wrap Denoiser",
+    "files.hub": "load",
+    "process.variance_preserving": "VP SubVP",
+    "process.schedule": "VE EDM Flow Schedule",
+    "process.level": "Level",
+    "grid.grid": "Grid",
+    "grid.named": "make_grid",
+    "run.sampling": "sample Result",
+    "plan.plan": "begin advance Plan State",
+    "plan.trace": "trace",
+    "plan.symbol": "op keep",
+    "registry.catalogue": "samplers grids models metrics",
+    "registry.hookspecs": "hookimpl",
+    "gaussian.stats": "GaussianStats",
+    "gaussian.class_stats": "ClassStats",
+    "pipelines.scheduler": "SolverKitScheduler SchedulerMixin restore_native",  # diffusers loads by the mixin beside it
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = ("errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub")
@@ -47,19 +48,20 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from . import bench, constraints, errors, flow_map, guidance, likelihood, problems, testing
-    from .catalogue import grids, metrics, models, samplers
-    from .class_stats import ClassStats
-    from .denoiser import Denoiser, wrap
-    from .gaussian_stats import GaussianStats
-    from .grid import Grid
-    from .grid_choice import make_grid
-    from .hookspecs import hookimpl
-    from .hub import load
-    from .level import Level
-    from .plan import Plan, State, advance, begin, trace
-    from .sampling import Result, sample
-    from .schedule import EDM, VE, Flow, Schedule
-    from .scheduler import SchedulerMixin, SolverKitScheduler, restore_native
-    from .symbol import keep, op
-    from .variance_preserving import VP, SubVP
+    from . import bench, constraints, errors, flow_map, guidance, hub, likelihood, problems, testing
+    from .files.hub import load
+    from .gaussian.class_stats import ClassStats
+    from .gaussian.stats import GaussianStats
+    from .grid.grid import Grid
+    from .grid.named import make_grid
+    from .model.denoiser import Denoiser, wrap
+    from .pipelines.scheduler import SchedulerMixin, SolverKitScheduler, restore_native
+    from .plan.plan import Plan, State, advance, begin
+    from .plan.symbol import keep, op
+    from .plan.trace import trace
+    from .process.level import Level
+    from .process.schedule import EDM, VE, Flow, Schedule
+    from .process.variance_preserving import VP, SubVP
+    from .registry.catalogue import grids, metrics, models, samplers
+    from .registry.hookspecs import hookimpl
+    from .run.sampling import Result, sample

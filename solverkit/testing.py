@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .plugins import SamplerCard, resolve
 from .proofs.edits import check_edits
 from .proofs.law import check_ends, check_law
 from .proofs.options import check_options
 from .proofs.order import check_order, measured_order, order_grid
 from .proofs.runs import check_finite, check_independence, check_input_untouched, check_nfe, check_spellings
+from .registry.registry import SamplerCard, resolve
 
 __all__ = [
     "CHECKS",

@@ -17,7 +17,7 @@ from solverkit.bench.store import append, latest, read
 from solverkit.bench.suite import ModelEntry, Suite
 from solverkit.bench.suite_file import load_suite, parse_suite
 from solverkit.errors import BenchError, OptionError, UnknownNameError
-from solverkit.noise import PRIOR, SampleNoise, sample_seeds
+from solverkit.run.noise import PRIOR, SampleNoise, sample_seeds
 
 ROW_FIELDS = [
     "model", "model_fingerprint", "sampler", "options", "grid", "budget", "nfe", "num_samples", "seed", "ode_error",

@@ -161,7 +161,7 @@ def test_new_plugin_writes_a_package_that_works(cli, tmp_path):
     assert out.strip() == "solverkit-my-solver"
     code = (
         "import solverkit as sk, solverkit_my_solver as plugin\n"
-        "from solverkit.plugins import build_registry\n"
+        "from solverkit.registry.registry import build_registry\n"
         "card = build_registry({'mine': plugin}).cards['samplers']['my-solver']\n"
         "assert card.order_of({}) == 2 and card.order_of({'weight': 1.0}) == 1\n"
         "assert sk.sample(sk.problems.gaussian(), card, steps=4, num_samples=2).nfe == 7\n"

@@ -11,7 +11,7 @@ import torch
 
 import solverkit as sk
 from solverkit.errors import DenoiserError, NonFiniteError, SolverKitError, UnknownNameError
-from solverkit.grid import Grid
+from solverkit.grid.grid import Grid
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ import torch
 
 import solverkit as sk
 from solverkit import guidance
-from solverkit.counting import counting
 from solverkit.errors import DenoiserError, OptionError, ScheduleError
+from solverkit.model.counting import counting
 
 torch.set_num_threads(1)
 

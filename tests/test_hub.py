@@ -18,8 +18,8 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 import solverkit as sk
-from solverkit import hub
 from solverkit.errors import DenoiserError, LoadError, OptionError, ScheduleError, UnknownNameError
+from solverkit.files import hub
 
 torch.set_num_threads(1)
 diffusers.logging.set_verbosity_error()

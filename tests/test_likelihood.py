@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import solverkit as sk
-from solverkit import gauss_legendre
-from solverkit.divergence import denoised_and_trace, probes
-from solverkit.dormand_prince import integrate
 from solverkit.errors import BudgetError, DenoiserError, OptionError
-from solverkit.flow_map import decode, encode, ends
-from solverkit.likelihood import dequantised, log_likelihood
+from solverkit.flow import gauss_legendre
+from solverkit.flow.divergence import denoised_and_trace, probes
+from solverkit.flow.dormand_prince import integrate
+from solverkit.flow.flow_map import decode, encode, ends
+from solverkit.flow.likelihood import dequantised, log_likelihood
 from solverkit.problems import gaussian, mixture
 
 SCHEDULES = {

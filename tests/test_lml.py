@@ -13,8 +13,8 @@ from solverkit_plugins.predictor_corrector.sampler import correct
 import solverkit as sk
 from solverkit.bench.frechet import frechet_distance, moments
 from solverkit.errors import OptionError, StatsError
-from solverkit.noise import Noise, SampleNoise, sample_seeds
 from solverkit.problems import gaussian, mixture
+from solverkit.run.noise import Noise, SampleNoise, sample_seeds
 
 
 def released(v, p, damping, momentum):

@@ -7,7 +7,7 @@ import torch
 
 import solverkit as sk
 from solverkit.errors import DenoiserError, OptionError
-from solverkit.gaussian_mixture import GaussianMixture
+from solverkit.targets.gaussian_mixture import GaussianMixture
 
 SIGMA = 0.5
 

@@ -10,7 +10,7 @@ import torch
 
 import solverkit as sk
 from solverkit.bench.features import load_features
-from solverkit.noise import sample_seeds
+from solverkit.run.noise import sample_seeds
 
 NETWORKS = Path(sk.__file__).parent / "networks"
 NAMES = ["mnist", "mnist-flow"]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import solverkit as sk
-from solverkit.grid import Grid
-from solverkit.level import Level
+from solverkit.grid.grid import Grid
+from solverkit.process.level import Level
 
 STEPS = 10
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

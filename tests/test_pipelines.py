@@ -16,12 +16,12 @@ import torch
 from tiny_pipelines import PIPELINES, Tiny
 
 import solverkit as sk
-import solverkit.scheduler
+import solverkit.pipelines.scheduler
 from solverkit import SolverKitScheduler
-from solverkit.denoiser import fit_channels
 from solverkit.errors import SolverKitError
-from solverkit.noise import SampleNoise, sample_seeds
-from solverkit.plugins import registry
+from solverkit.model.denoiser import fit_channels
+from solverkit.registry.registry import registry
+from solverkit.run.noise import SampleNoise, sample_seeds
 from solverkit.testing import option_sets
 
 STEPS = 5

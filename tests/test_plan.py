@@ -13,8 +13,8 @@ import torch
 
 import solverkit as sk
 from solverkit.errors import TraceError
-from solverkit.noise import SampleNoise, sample_seeds
 from solverkit.problems import mixture
+from solverkit.run.noise import SampleNoise, sample_seeds
 
 
 @sk.op

@@ -10,9 +10,9 @@ import types
 import pytest
 
 import solverkit as sk
-from solverkit import hookspecs
 from solverkit.errors import OptionError, PluginError, PluginWarning, UnknownNameError
-from solverkit.plugins import SamplerCard, build_registry, load_registry
+from solverkit.registry import hookspecs
+from solverkit.registry.registry import SamplerCard, build_registry, load_registry
 
 
 def plugin_with(register_samplers):
@@ -127,7 +127,7 @@ def test_importing_solverkit_imports_nothing_heavy():
         import solverkit, solverkit.cli
         heavy = {"torch", "numpy", "diffusers", "transformers", "scipy", "matplotlib", "rich.progress"}
         print(sorted(heavy & set(sys.modules)))
-        import solverkit.sampling, solverkit.denoiser, solverkit.plan
+        import solverkit.run.sampling, solverkit.model.denoiser, solverkit.plan.trace
         print(sorted({"diffusers", "transformers", "scipy", "matplotlib"} & set(sys.modules)))
         """
     )

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from solverkit.errors import ProblemError
 from solverkit.problems import ExactDenoiser, GaussianMixture, gaussian, mixture
-from solverkit.schedule import EDM, Flow
-from solverkit.variance_preserving import VP
+from solverkit.process.schedule import EDM, Flow
+from solverkit.process.variance_preserving import VP
 
 FRAMES = [EDM(), Flow()]
 both_frames = pytest.mark.parametrize("schedule", FRAMES, ids=["sigma", "flow"])

@@ -10,10 +10,10 @@ import torch
 
 import solverkit as sk
 from solverkit.errors import BudgetError, GridError, NonFiniteError, OptionError, SolverKitError
-from solverkit.grid import Grid
-from solverkit.level import Level
-from solverkit.noise import PRIOR, SampleNoise, sample_seeds
+from solverkit.grid.grid import Grid
 from solverkit.problems import gaussian, mixture
+from solverkit.process.level import Level
+from solverkit.run.noise import PRIOR, SampleNoise, sample_seeds
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import solverkit as sk
-from solverkit.diffusers_config import from_config
-from solverkit.diffusers_export import to_config
 from solverkit.errors import GridError, ScheduleError, SolverKitError, UnknownNameError
-from solverkit.level import from_log_snr, from_ratio
+from solverkit.files.diffusers_config import from_config
+from solverkit.files.diffusers_export import to_config
+from solverkit.process.level import from_log_snr, from_ratio
 
 SCHEDULES = {
     "linear": sk.VP(),

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import solverkit as sk
 from solverkit import SolverKitScheduler, restore_native
 from solverkit.errors import BudgetError, GridError, OptionError, ScheduleError, SolverKitError, UnknownNameError
-from solverkit.plugins import registry
+from solverkit.registry.registry import registry
 from solverkit.testing import option_sets
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -567,7 +567,7 @@ def with_prelude(model, x, grid, noise, amount: float = 0.5):
 
 @pytest.fixture
 def prelude(monkeypatch):
-    from solverkit import plugins
+    from solverkit.registry import registry as plugins
 
     card = plugins.SamplerCard("with-prelude", with_prelude, skip=4)
     cards = {kind: dict(found) for kind, found in registry().cards.items()}
@@ -838,7 +838,7 @@ def keeps_norms(model, x, grid, noise):
 
 
 def test_values_of_another_shape_are_kept_too(monkeypatch):
-    from solverkit import plugins
+    from solverkit.registry import registry as plugins
 
     cards = {kind: dict(found) for kind, found in registry().cards.items()}
     cards["samplers"]["keeps-norms"] = plugins.SamplerCard("keeps-norms", keeps_norms, skip=4)

@@ -9,8 +9,8 @@ from tiny_pipelines import PIPELINES
 import solverkit as sk
 from solverkit import SolverKitScheduler
 from solverkit.errors import GridError, OptionError, StatsError
-from solverkit.level import from_ratio
 from solverkit.problems import ExactDenoiser, gaussian, mixture
+from solverkit.process.level import from_ratio
 
 SCHEDULES = {
     "EDM": sk.EDM(),

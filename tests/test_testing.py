@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import solverkit as sk
-from solverkit.plugins import SamplerCard
+from solverkit.registry.registry import SamplerCard
 
 
 def r_of(s, t):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import solverkit as sk
-from solverkit.gaussian_stats import FILE
+from solverkit.gaussian.stats import FILE
 from solverkit.problems import mixture
 
 NETWORKS = Path(sk.__file__).parent / "networks"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import solverkit as sk
 from solverkit import Grid
-from solverkit.level import to_ratio
+from solverkit.process.level import to_ratio
 
 from .quadrature import lagrange_weights
 

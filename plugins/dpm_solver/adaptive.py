@@ -13,7 +13,7 @@ import torch
 
 from solverkit import Grid, Level
 from solverkit.errors import BudgetError, OptionError
-from solverkit.level import from_log_snr
+from solverkit.process.level import from_log_snr
 
 from .exponential import exact_step, phi, step_length
 

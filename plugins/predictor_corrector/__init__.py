@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import solverkit as sk
-from solverkit.schedule import Schedule
+from solverkit.process.schedule import Schedule
 
 from .metropolis import mala
 from .ode import rk45

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from solverkit import Grid
-from solverkit.counting import report
 from solverkit.errors import OptionError
+from solverkit.model.counting import report
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

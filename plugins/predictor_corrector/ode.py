@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 
 from solverkit import Grid, Level
-from solverkit.dormand_prince import integrate
+from solverkit.flow.dormand_prince import integrate
+from solverkit.flow.flow_map import norm as spread
 from solverkit.flow_map import FlowField
-from solverkit.flow_map import norm as spread
-from solverkit.level import from_ratio
+from solverkit.process.level import from_ratio
 
 LARGEST = 1e6  # sigma / alpha where an integration from alpha = 0 begins: there x is pure noise to six digits
 

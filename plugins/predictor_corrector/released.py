@@ -18,7 +18,7 @@ from typing import Any
 
 from solverkit import VE, Grid, Level
 from solverkit.errors import OptionError
-from solverkit.variance_preserving import ContinuousVP, SubVP
+from solverkit.process.variance_preserving import ContinuousVP, SubVP
 
 from .langevin import annealed_size, langevin_step
 from .transition import Transition

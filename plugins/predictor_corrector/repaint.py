@@ -8,8 +8,9 @@ from typing import Any
 
 from solverkit import Grid
 from solverkit.errors import OptionError
-from solverkit.grid_choice import parse_options
-from solverkit.plan import follow, trace
+from solverkit.grid.named import parse_options
+from solverkit.plan.plan import follow
+from solverkit.plan.trace import trace
 
 
 def repaint(

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.grid_choice import parse_options
-from solverkit.plan import advance, begin, trace
-from solverkit.plugins import resolve
+from solverkit.grid.named import parse_options
+from solverkit.plan.plan import advance, begin
+from solverkit.plan.trace import trace
+from solverkit.registry.registry import resolve
 
 from .langevin import annealed_size, annealed_step, langevin_step
 from .released import released_pc

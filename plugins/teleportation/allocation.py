@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from solverkit import GaussianStats, Grid, Plan, make_grid, trace
 from solverkit.errors import GridError, OptionError
-from solverkit.grid_choice import parse_options
-from solverkit.plugins import resolve
+from solverkit.grid.named import parse_options
+from solverkit.registry.registry import resolve
 
 from .surrogate import surrogate
 

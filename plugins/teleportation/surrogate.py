@@ -17,7 +17,7 @@ import math
 import torch
 
 from solverkit import GaussianStats, Grid, Level, Plan
-from solverkit.plan import advance, begin
+from solverkit.plan.plan import advance, begin
 
 MOST = 2.0  # jumps' errors that the answer is followed to
 FINE = 8  # sub-intervals of a recorded one, for the integral

@@ -11,7 +11,8 @@ import torch
 import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError, StatsError
-from solverkit.plan import follow, trace
+from solverkit.plan.plan import follow
+from solverkit.plan.trace import trace
 
 from .allocation import Allocation, chosen, fixed, solver_options
 

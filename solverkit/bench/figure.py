@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from .report import PEER_MARK, Panel
+from .panel import PEER_MARK, Panel
 
 # Okabe and Ito's colours, told apart by most kinds of colour blindness, and three more that stay apart from them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#80BA5A", "#A05A2C", "#666666")

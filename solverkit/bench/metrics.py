@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..hookspecs import hookimpl
+from ..registry.hookspecs import hookimpl
+from .reference import Reference, root_mean_square
 
 if TYPE_CHECKING:
     from .features import DigitFeatures
@@ -77,11 +78,6 @@ def _digits() -> tuple[DigitFeatures, tuple[torch.Tensor, torch.Tensor]]:
     from .features import load_features, load_statistics
 
     return load_features(), load_statistics()
-
-
-def root_mean_square(x: torch.Tensor) -> float:
-    """Over everything, in float64."""
-    return float(x.double().square().mean().sqrt())
 
 
 @hookimpl

@@ -24,14 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..counting import counting
-from ..denoiser import require_finite
 from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
-from ..grid_choice import make_grid, parse_grid
-from ..level import FLOW_FRAME, Level
-from ..noise import PRIOR, SampleNoise, sample_seeds
-from ..schedule import Schedule
-from ..variance_preserving import DiscreteVP
+from ..grid.named import make_grid, parse_grid
+from ..model.counting import counting
+from ..model.denoiser import require_finite
+from ..process.level import FLOW_FRAME, Level
+from ..process.schedule import Schedule
+from ..process.variance_preserving import DiscreteVP
+from ..run.noise import PRIOR, SampleNoise, sample_seeds
 from .suite import PEER
 
 TABLE = 1000

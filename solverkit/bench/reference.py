@@ -25,12 +25,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from ..grid import Grid
-from ..grid_choice import make_grid
-from ..noise import sample_seeds
-from ..sampling import sample
-from ..schedule import VE, Schedule
-from .metrics import root_mean_square
+from ..grid.grid import Grid
+from ..grid.named import make_grid
+from ..process.schedule import VE, Schedule
+from ..run.noise import sample_seeds
+from ..run.sampling import sample
 
 VERSION = "2"  # raise it when what is computed here changes: old caches are then not found
 SHIPPED = Path(__file__).parent / "references"
@@ -171,3 +170,8 @@ def _store(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         os.replace(file.name, path)
     except OSError:
         return
+
+
+def root_mean_square(x: torch.Tensor) -> float:
+    """Over everything, in float64."""
+    return float(x.double().square().mean().sqrt())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BenchError, UnknownNameError
+from .panel import PEER_MARK, Panel
 from .store import CELL_KEYS, Row, latest
 from .suite import PEER, short_name
 
@@ -17,36 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DOUBTFUL = 0.05  # a reference whose own error is more than this part of the best error decides nothing
-PEER_MARK = "†"
 NO_METRIC = {*CELL_KEYS, "nfe", "status", "seconds_total", "seconds_model", "seconds_solver", "peak_memory_bytes", "time"}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One model's part of a report.
-
-    Attributes:
-        title: Model, samples and seed.
-        budgets: NFE that were asked for, ascending.
-        rows: sampler (with its options, where they differ from row to row) -> budget -> the best row of its grids.
-        failures: What failed, one line each; grids of a sweep that failed beside others that did not are left out.
-        metric: What the panel shows.
-        lower_is_better: Direction of the metric.
-        warning: Empty, or why the numbers are doubtful.
-    """
-
-    title: str
-    budgets: tuple[int, ...]
-    rows: dict[str, dict[int, Row]]
-    failures: tuple[str, ...]
-    metric: str
-    lower_is_better: bool
-    warning: str = ""
-
-    def best(self, budget: int) -> float | None:
-        """The best value at a budget."""
-        values = [row[budget][self.metric] for row in self.rows.values() if budget in row]
-        return (min if self.lower_is_better else max)(values, default=None)
 
 
 def metric_names(rows: Iterable[Row]) -> list[str]:
@@ -90,7 +61,7 @@ def make_panels(rows: Iterable[Row], metric: str | None = None) -> list[Panel]:
 
 
 def _lower_is_better(metric: str) -> bool:
-    from ..catalogue import metrics
+    from ..registry.catalogue import metrics
 
     card = metrics().get(metric)
     return True if card is None else card.lower_is_better

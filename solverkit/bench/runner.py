@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..catalogue import metrics as metric_cards
 from ..errors import OptionError, SolverKitError
-from ..grid_choice import choose_grid, default_grid, parse_grid
-from ..hub import load
-from ..noise import sample_seeds
-from ..plan import trace
-from ..plugins import registry, resolve
-from ..sampling import sample
+from ..files.hub import load
+from ..grid.named import parse_grid
+from ..plan.trace import trace
+from ..registry.catalogue import metrics as metric_cards
+from ..registry.registry import registry, resolve
+from ..run.choose import choose_grid, default_grid
+from ..run.noise import sample_seeds
+from ..run.sampling import sample
 from .metrics import Run
 from .peers import check_peer, default_peer_grid, run_peer
 from .reference import Reference, compute_reference, find_reference, fingerprint, reference_cost, reference_key

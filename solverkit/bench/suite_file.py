@@ -44,7 +44,7 @@ def _find(name_or_path: str | Path) -> Path:
         return bundled
     if (path := Path(name_or_path)).is_file():
         return path
-    from ..plugins import registry
+    from ..registry.registry import registry
 
     tasks = registry().cards["tasks"]
     if str(name_or_path) in tasks:

@@ -151,7 +151,7 @@ def _with_options(suite: Suite, pairs: list[str]) -> Suite:
     """
     from ..bench.peers import config_keys, peer_class
     from ..bench.suite import PEER
-    from ..plugins import resolve
+    from ..registry.registry import resolve
 
     texts = split_settings(pairs)
     samplers = list(dict.fromkeys([*suite.samplers, *(extra.sampler for extra in suite.extra)]))

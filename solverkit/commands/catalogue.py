@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 def samplers(as_json: bool = JSON) -> None:
     """List the samplers: order, options, source, plugin."""
-    from ..catalogue import samplers
+    from ..registry.catalogue import samplers
 
     cards = samplers().values()
     if as_json:
@@ -39,28 +39,28 @@ def samplers(as_json: bool = JSON) -> None:
 
 def grids(as_json: bool = JSON) -> None:
     """List the grids: how the noise levels of a run are laid out."""
-    from ..catalogue import grids
+    from ..registry.catalogue import grids
 
     _list("grids", grids().values(), as_json)
 
 
 def models(as_json: bool = JSON) -> None:
     """List the models: bundled networks and exact targets."""
-    from ..catalogue import models
+    from ..registry.catalogue import models
 
     _list("models", models().values(), as_json)
 
 
 def metrics(as_json: bool = JSON) -> None:
     """List the metrics of a bench."""
-    from ..catalogue import metrics
+    from ..registry.catalogue import metrics
 
     _list("metrics", metrics().values(), as_json)
 
 
 def plugins(as_json: bool = JSON) -> None:
     """List the plugins: what each one registers, and those that failed to import."""
-    from ..plugins import registry
+    from ..registry.registry import registry
 
     found = registry()
     records: list[dict[str, Any]] = []

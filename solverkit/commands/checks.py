@@ -13,7 +13,7 @@ def check(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Prove a sampler: order, plan, counted evaluations, edits, independence, finiteness."""
-    from ..plugins import resolve
+    from ..registry.registry import resolve
 
     resolve(sampler)  # a name that does not exist is bad usage, whatever the kit says
     try:

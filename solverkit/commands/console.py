@@ -89,7 +89,7 @@ def read_value(text: str, hint: Any, name: str) -> Any:
     Raises:
         OptionError: it cannot be read as that.
     """
-    from ..plugins import describe, fits
+    from ..registry.registry import describe, fits
 
     for candidate in _candidates(text):
         if hint is not Any and fits(candidate, hint) and (isinstance(candidate, str) or _plain(hint)):

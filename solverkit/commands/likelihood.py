@@ -33,8 +33,8 @@ def likelihood(
     """Evaluate log-likelihoods and print their mean with its standard error."""
     import torch
 
-    from ..hub import load
-    from ..likelihood import dequantised, log_likelihood
+    from ..files.hub import load
+    from ..flow.likelihood import dequantised, log_likelihood
 
     if num < 1 or batch < 1:
         raise OptionError(f"--num-samples and --batch must be at least 1, got {num} and {batch}.")

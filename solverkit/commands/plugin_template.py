@@ -109,7 +109,7 @@ def new_plugin(
     """Write a plugin: a folder with pyproject.toml, a module with one sampler, and its test."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(name.replace("-", "_")):
         raise OptionError(f"a plugin's name is small letters, digits and single hyphens (my-solver), got {name!r}.")
-    from ..catalogue import samplers
+    from ..registry.catalogue import samplers
 
     if name in samplers():
         raise OptionError(

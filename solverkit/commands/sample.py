@@ -30,9 +30,9 @@ def sample(
     """Sample a model and write what came out."""
     from safetensors.torch import save_file
 
-    from ..hub import load
-    from ..plugins import resolve
-    from ..sampling import sample as run
+    from ..files.hub import load
+    from ..registry.registry import resolve
+    from ..run.sampling import sample as run
 
     if guidance is not None and label is None:
         raise OptionError("--guidance needs --label: the class to guide towards.")

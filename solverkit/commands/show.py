@@ -20,9 +20,9 @@ def show(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Show what a sampler does: its evaluations, and the update that follows each of them."""
-    from ..grid_choice import choose_grid
-    from ..plan import trace
-    from ..plugins import resolve
+    from ..plan.trace import trace
+    from ..registry.registry import resolve
+    from ..run.choose import choose_grid
 
     card = resolve(sampler)
     options = read_options(card, pairs)
@@ -50,7 +50,7 @@ def _schedule(model: str | None, name: str | None) -> Any:
     if model is not None:
         if name is not None:
             raise OptionError("--model already has a schedule; leave out --schedule.")
-        from ..hub import load
+        from ..files.hub import load
 
         return load(model).schedule
     makers: dict[str, Any] = {

@@ -29,8 +29,8 @@ def stats(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Make Gaussian statistics, measure how the network leaves them, and save both."""
-    from ..gaussian_stats import GaussianStats
-    from ..hub import load
+    from ..files.hub import load
+    from ..gaussian.stats import GaussianStats
 
     source = source or ("data" if data is not None else "network")
     if source not in ("network", "samples", "data") or (source == "data") != (data is not None):

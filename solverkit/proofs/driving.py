@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from ..grid import Grid
-from ..grid_choice import make_grid
-from ..noise import Noise, SampleNoise, sample_seeds
-from ..plan import Plan, advance, begin
-from ..plugins import SamplerCard
-from ..problems import mixture
-from ..schedule import EDM, Flow, Schedule
-from ..variance_preserving import VP
+from ..grid.grid import Grid
+from ..grid.named import make_grid
+from ..plan.plan import Plan, advance, begin
+from ..process.schedule import EDM, Flow, Schedule
+from ..process.variance_preserving import VP
+from ..registry.registry import SamplerCard
+from ..run.noise import Noise, SampleNoise, sample_seeds
+from ..targets.exact import mixture
 
 
 def schedules() -> list[Schedule]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from ..grid import Grid
-from ..level import Level
-from ..plan import Plan, trace
-from ..plugins import SamplerCard
-from ..problems import gaussian
-from ..schedule import EDM, Flow
+from ..grid.grid import Grid
+from ..plan.plan import Plan
+from ..plan.trace import trace
+from ..process.level import Level
+from ..process.schedule import EDM, Flow
+from ..registry.registry import SamplerCard
+from ..targets.exact import gaussian
 from .driving import drive, start
 from .order import order_grid
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from ..grid_choice import make_grid
-from ..plan import advance, begin, trace
-from ..plugins import SamplerCard
-from ..problems import gaussian
-from ..schedule import EDM, Flow
+from ..grid.named import make_grid
+from ..plan.plan import advance, begin
+from ..plan.trace import trace
+from ..process.schedule import EDM, Flow
+from ..registry.registry import SamplerCard
+from ..targets.exact import gaussian
 from .driving import run, short_grids, start
 from .order import order_grid
 

@@ -7,13 +7,13 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..counting import counting
 from ..errors import OptionError, SolverKitError
-from ..grid_choice import make_grid
-from ..plan import trace
-from ..plugins import SamplerCard
-from ..problems import mixture
-from ..schedule import EDM
+from ..grid.named import make_grid
+from ..model.counting import counting
+from ..plan.trace import trace
+from ..process.schedule import EDM
+from ..registry.registry import SamplerCard
+from ..targets.exact import mixture
 from .driving import run, start
 
 

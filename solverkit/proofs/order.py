@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..grid import Grid
-from ..plugins import SamplerCard
-from ..problems import gaussian
-from ..schedule import Schedule
+from ..grid.grid import Grid
+from ..process.schedule import Schedule
+from ..registry.registry import SamplerCard
+from ..targets.exact import gaussian
 from .driving import run, schedules
 
 ORDER_STEPS = (26, 50, 80, 158)  # 2 more than a multiple of 6: packed single-step solvers then end alike, with full steps

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..counting import counting
 from ..errors import BudgetError
-from ..grid import Grid
-from ..grid_choice import default_grid, fit_grid, make_grid
-from ..level import Level
-from ..noise import SampleNoise, sample_seeds
-from ..plan import advance, begin, trace
-from ..plugins import SamplerCard
-from ..problems import mixture
-from ..sampling import sample
-from ..variance_preserving import VP
+from ..grid.grid import Grid
+from ..grid.named import make_grid
+from ..model.counting import counting
+from ..plan.plan import advance, begin
+from ..plan.trace import trace
+from ..process.level import Level
+from ..process.variance_preserving import VP
+from ..registry.registry import SamplerCard
+from ..run.choose import default_grid, fit_grid
+from ..run.noise import SampleNoise, sample_seeds
+from ..run.sampling import sample
+from ..targets.exact import mixture
 from .driving import drive, run, schedules, short_grids, start
 
 

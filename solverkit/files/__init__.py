@@ -1,0 +1,1 @@
+"""Loading and saving: bundled networks, diffusers folders, hub ids."""

@@ -1,0 +1,1 @@
+"""The probability flow: encode and decode, likelihoods, and the integrators behind them."""

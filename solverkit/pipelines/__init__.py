@@ -1,0 +1,1 @@
+"""The scheduler of diffusers pipelines; all that knows their conventions."""

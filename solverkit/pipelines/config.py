@@ -1,0 +1,144 @@
+"""The config of `SolverKitScheduler`: all keys of the native class that it stands in for, and four of its own.
+
+Nothing of the native config is lost, so that `DDIMScheduler.from_config(ours.config)` gives back what there was.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import OptionError, ScheduleError, nearest
+from ..files.diffusers_config import class_defaults
+from ..grid.named import parse_grid
+from ..registry.registry import SamplerCard, resolve
+from .convention import native_class
+
+OWN = ("sampler", "grid", "sampler_options", "native_class")
+SAMPLER = "dpmpp-2m"
+
+# keys that are read here, whichever class they come from
+_READ = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "timestep_spacing", "steps_offset", "rescale_betas_zero_snr", "snr_shift_scale", "clip_sample", "clip_sample_range",
+    "thresholding", "dynamic_thresholding_ratio", "sample_max_value", "use_karras_sigmas", "use_exponential_sigmas",
+    "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "flow_shift", "shift", "shift_terminal",
+    "use_dynamic_shifting", "time_shift_type", "invert_sigmas", "final_sigmas_type", "sigma_min", "sigma_max",
+    "sigma_data", "sigma_schedule", "rho", "timestep_type", "interpolation_type", "integer_time", "variance_type",
+)  # fmt: skip
+
+
+def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole config of a scheduler: the class's defaults, then the config, then what the user overrides.
+
+    Args:
+        config: A native scheduler's config, or one of ours.
+        overrides: Own keys (`OWN`) and native ones.
+
+    Raises:
+        OptionError: an override that nobody knows, or an option that the sampler does not have.
+        ScheduleError: a config whose class cannot be told.
+    """
+    overrides = {key: plain(key, value) for key, value in overrides.items()}
+    config = {key: plain(key, value) for key, value in config.items()}
+    before = {key: value for key, value in config.items() if key in OWN}
+    if config.get("_class_name") not in (None, "SolverKitScheduler"):
+        before.pop("native_class", None)  # a native class that took one of our configs over wrote this one
+    native = {key: value for key, value in config.items() if key not in OWN and key != "_class_name"}
+    name = overrides.get("native_class") or before.get("native_class") or native_class(config)
+    defaults = class_defaults(name)
+    if defaults is None:
+        raise ScheduleError(f"diffusers has no scheduler {name!r}; native_class names the class that wrote the config.")
+    known = [*OWN, *_READ, *defaults, *(key for key in native if not key.startswith("_"))]
+    for key in overrides:
+        if key not in known:
+            raise OptionError(
+                f"SolverKitScheduler has no config key {key!r}.{nearest(key, known)} Its own are {', '.join(OWN)}; options "
+                f"of the sampler go to sampler_options={{...}}; all others are those of {name}."
+            )
+    kept = {} if overrides.get("sampler", before.get("sampler")) != before.get("sampler") else before.get("sampler_options")
+    given = overrides.pop("sampler_options", None)
+    _one_shift(overrides, native, defaults)
+    own = {
+        "sampler": overrides.pop("sampler", None) or before.get("sampler") or SAMPLER,
+        "grid": overrides.pop("grid", before.get("grid")),
+        "sampler_options": copy.deepcopy((kept or {}) if given is None else given),
+        "native_class": name,
+    }
+    overrides.pop("native_class", None)
+    native = {**defaults, "variance_type": None, **native, **overrides}
+    check({**native, **own})
+    by_default = config.get("_use_default_values", ())
+    native["_use_default_values"] = [key for key in by_default if key not in (*overrides, *OWN)]
+    return {**native, **own}
+
+
+def plain(key: str, value: Any) -> Any:
+    """A config value as JSON has it: lists instead of arrays and tensors, Python numbers instead of numpy's.
+
+    Raises:
+        OptionError: a value that JSON has no form for.
+    """
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(f"{key}[{name!r}]", v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(key, v) for v in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise OptionError(f"the config key {key} must be a JSON value, got {type(value).__name__}: {value!r:.60}.")
+
+
+def _one_shift(overrides: dict[str, Any], native: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """`flow_shift` (DPM++, UniPC) and `shift` (flow-matching classes) are one thing: give it the name that the class has.
+
+    Raises:
+        OptionError: both are given and differ.
+    """
+    given = {key: overrides[key] for key in ("shift", "flow_shift") if overrides.get(key) is not None}
+    if len(set(given.values())) > 1:
+        raise OptionError(f"shift={given['shift']} and flow_shift={given['flow_shift']} mean the same; give one of them.")
+    for key, other in (("shift", "flow_shift"), ("flow_shift", "shift")):
+        if key in given and key not in defaults and other in {**native, **defaults}:
+            overrides[other] = overrides.pop(key)
+
+
+def check(own: Mapping[str, Any]) -> SamplerCard:
+    """The sampler's card, once its name, its options and the grid are known to be good.
+
+    Raises:
+        UnknownNameError, OptionError: a sampler, grid or option that does not exist, or a sampler that has no plan.
+    """
+    if not isinstance(own["sampler"], str):
+        raise OptionError(f"sampler must be a registered name (a config is JSON), got {own['sampler']!r:.80}.")
+    card = resolve(own["sampler"])
+    if not card.traceable:
+        raise OptionError(
+            f"{card.name!r} chooses its steps by what it sees (pull-only), and a pipeline needs to know its timesteps "
+            "beforehand. Use sk.sample, or another sampler."
+        )
+    if not isinstance(own["sampler_options"], Mapping):
+        raise OptionError(f"sampler_options must be a dict, got {own['sampler_options']!r:.80}.")
+    card.check(dict(own["sampler_options"]))
+    if own.get("timestep_spacing") not in (None, "leading", "linspace", "trailing"):
+        raise OptionError(
+            f"timestep_spacing must be 'leading', 'linspace' or 'trailing', got {own['timestep_spacing']!r}."
+        )
+    if own["grid"] is not None:
+        if not isinstance(own["grid"], str):
+            raise OptionError(f"grid must be the name of a grid or None (the native layout), got {own['grid']!r:.80}.")
+        parse_grid(own["grid"])
+    return card
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """The config as it is now. Pipelines change attributes of a config whose items stay, so attributes are read."""
+    changed = {key: copy.deepcopy(getattr(config, key, value)) for key, value in config.items()}
+    return {**changed, "use_flow_sigmas": config.get("use_flow_sigmas", False)}
+
+
+def native_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config belongs to the native class."""
+    return {key: value for key, value in config.items() if key not in (*OWN, "_class_name", "_diffusers_version")}

@@ -1,0 +1,215 @@
+"""How a native scheduler class talks to its pipeline: the coordinates of the latents, and what the network is shown.
+
+The classes of diffusers hold their latents in one of two ways, and a pipeline relies on the one that it shipped with:
+
+* the network's own process x = alpha x_0 + sigma eps (DDIM, DDPM, PNDM, the DPM family, UniPC, flow matching, EDM);
+* x / alpha = x_0 + (sigma / alpha) eps (Euler, Heun, LMS, KDPM2 on VP), which `scale_model_input` turns into the former.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import OptionError, ScheduleError
+from ..files.diffusers_config import class_defaults, from_config
+from ..model.prediction import denoised_weights, input_scale
+from ..process.level import Level, from_ratio, to_ratio
+from ..process.schedule import EDM, Flow, Schedule
+from ..process.variance_preserving import DiscreteVP
+
+# classes whose latents are x / alpha on VP
+_UNIT_ALPHA = ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "KDPM2", "DPMSolverSDE")
+
+_REFUSED = {
+    "Inverse": "runs from data to noise",
+    "LCM": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
+    "TCD": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
+    "RePaint": "resamples between the steps of its pipeline",
+    "ScoreSdeVe": "has no step(), its pipeline calls a predictor and a corrector (sampler 'pc' of sk.sample does both)",
+}
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a scheduler config says about the network and about the latents of its pipelines.
+
+    Attributes:
+        schedule, prediction: Of the network, as for `sk.wrap`.
+        unit_alpha: The latents are x / alpha.
+        inverted: The network is told time_scale (1 - t) and predicts x_0 - eps (invert_sigmas).
+        clip: The denoised prediction is clipped to [-clip, clip]; None does not.
+        threshold: Dynamic thresholding: (quantile, largest value); None does not.
+        start_at_spread: `init_noise_sigma` is sqrt(sigma_max^2 + 1) rather than sigma_max.
+    """
+
+    schedule: Schedule
+    prediction: str
+    unit_alpha: bool = False
+    inverted: bool = False
+    clip: float | None = None
+    threshold: tuple[float, float] | None = None
+    start_at_spread: bool = False
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], name: str) -> Convention:
+        """From a config and the name of the native class that it belongs to.
+
+        Raises:
+            ScheduleError: a config that cannot be honoured.
+        """
+        reason = next((why for part, why in _REFUSED.items() if part in name), None)
+        if reason is not None:
+            raise ScheduleError(f"{name} {reason}; SolverKitScheduler cannot take its place.")
+        inverted = bool(config.get("invert_sigmas", False))
+        schedule, prediction = from_config({**config, "_class_name": name, "invert_sigmas": False})
+        if inverted and not (isinstance(schedule, Flow) and prediction == "flow_prediction"):
+            raise ScheduleError(f"the {name} has invert_sigmas=True, which means something for flow matching only.")
+        euler = isinstance(schedule, DiscreteVP) and name.startswith(_UNIT_ALPHA)
+        if isinstance(schedule, DiscreteVP) and math.isinf(schedule.ratio_max) and prediction == "epsilon":
+            raise ScheduleError(
+                f"the {name} has zero terminal SNR and prediction_type='epsilon'; at alpha = 0 epsilon says nothing about "
+                "the sample. Such networks predict v: pass prediction_type='v_prediction', or rescale_betas_zero_snr=False."
+            )
+        clip = float(config.get("clip_sample_range") or 1.0) if config.get("clip_sample") else None
+        threshold = None
+        if config.get("thresholding"):
+            ratio, most = config.get("dynamic_thresholding_ratio"), config.get("sample_max_value")
+            threshold = (0.995 if ratio is None else float(ratio), 1.0 if most is None else float(most))
+        spread = isinstance(schedule, EDM) and not name.startswith(_UNIT_ALPHA)
+        return cls(
+            schedule,
+            prediction,
+            unit_alpha=euler and not math.isinf(schedule.ratio_max),  # x / alpha does not exist at alpha = 0
+            inverted=inverted,
+            clip=None if threshold else clip,
+            threshold=threshold,
+            start_at_spread=spread or config.get("timestep_spacing") not in ("linspace", "trailing"),
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Convention:
+        return self
+
+    def level(self, ratio: float, time: float | None = None) -> Level:
+        """The level at sigma / alpha, told `time` where it is given."""
+        if time is None:
+            return self.schedule.level(ratio)
+        alpha, sigma = self.schedule.alpha_sigma(ratio)
+        frame = self.schedule.frame
+        return Level(from_ratio(ratio, frame), time, alpha + frame * sigma, frame)
+
+    def told(self, level: Level) -> float:
+        """What the pipeline's `timesteps` say at a level."""
+        return self._time_scale - level.time if self.inverted else level.time
+
+    def ratio(self, time: float) -> float:
+        """sigma / alpha at a told time."""
+        return self.schedule.ratio(self._time_scale - time if self.inverted else time)
+
+    @property
+    def _time_scale(self) -> float:
+        return float(getattr(self.schedule, "time_scale", 1.0))
+
+    def sigma(self, level: Level) -> float:
+        """What the pipeline's `sigmas` say at a level: sigma / alpha, or t of a flow model."""
+        if isinstance(self.schedule, Flow):
+            s = from_ratio(level.ratio, 1)
+            return 1 - s if self.inverted else s
+        return level.ratio
+
+    def from_sigma(self, sigma: float) -> float:
+        """sigma / alpha of a value of `sigmas`."""
+        if isinstance(self.schedule, Flow):
+            return to_ratio(1 - sigma if self.inverted else sigma, 1)
+        return sigma
+
+    def scale(self, level: Level) -> float:
+        """The pipeline's latents are this times the frame's state."""
+        return 1.0 / level.alpha if self.unit_alpha else level.scale
+
+    def input_scale(self, level: Level) -> float:
+        """`scale_model_input`: what the latents are multiplied by before the network sees them."""
+        sigma = float(level) * level.scale
+        own = level.scale / self.scale(level)
+        return own * input_scale(self.prediction, sigma, getattr(self.schedule, "sigma_data", 1.0))
+
+    def weights(self, level: Level) -> tuple[float, float]:
+        """(w_x, w_out): denoised = w_x * latents + w_out * model_output."""
+        alpha, sigma = level.alpha * level.scale, float(level) * level.scale
+        w_x, w_out = denoised_weights(self.prediction, alpha, sigma, getattr(self.schedule, "sigma_data", 1.0))
+        return w_x * level.scale / self.scale(level), -w_out if self.inverted else w_out
+
+    def marginal(self, level: Level) -> tuple[float, float]:
+        """(a, b): noisy latents = a * clean + b * noise."""
+        scale = self.scale(level)
+        return scale * level.alpha, scale * float(level)
+
+    def velocity(self, level: Level) -> tuple[float, float]:
+        """(a, b): the training target of v-prediction or flow matching = a * clean + b * noise.
+
+        Raises:
+            OptionError: the process has none.
+        """
+        if isinstance(self.schedule, Flow):
+            return (1.0, -1.0) if self.inverted else (-1.0, 1.0)
+        if not isinstance(self.schedule, DiscreteVP):
+            raise OptionError(f"networks on {type(self.schedule).__name__} are not trained on a velocity.")
+        return -float(level) * level.scale, level.alpha * level.scale
+
+    def clipped(self, denoised: torch.Tensor) -> torch.Tensor:
+        """A denoised prediction (B, ...) clipped as the config asks.
+
+        Dynamic thresholding clips each sample at a quantile of its own sizes, between 1 and the largest value, and divides
+        by it (Saharia et al. 2022, section 2.3).
+        """
+        if self.threshold is not None:
+            quantile, most = self.threshold
+            size = denoised.flatten(1).abs().float()
+            bound = torch.quantile(size, quantile, dim=1).clamp(1.0, most).to(denoised.dtype)
+            bound = bound.reshape(-1, *[1] * (denoised.ndim - 1))
+            return denoised.clamp(-bound, bound) / bound
+        return denoised if self.clip is None else denoised.clamp(-self.clip, self.clip)
+
+    def init_noise_sigma(self, sigma_max: float) -> float:
+        """What pipelines multiply unit noise by."""
+        if not self.unit_alpha and not isinstance(self.schedule, EDM):
+            return 1.0
+        return math.hypot(sigma_max, 1.0) if self.start_at_spread else sigma_max
+
+
+def native_class(config: Mapping[str, Any]) -> str:
+    """The scheduler class that a config came from: what it says, or the class whose keys it has.
+
+    A scheduler that was never saved has no `_class_name` in its config, but all keys of its class.
+
+    Raises:
+        ScheduleError: no class of diffusers has these keys.
+    """
+    if name := config.get("_class_name"):
+        return str(name)
+    import diffusers
+
+    keys = {key for key in config if not key.startswith("_")}
+    found: dict[str, int] = {}
+    for name in dir(diffusers):
+        if name.endswith("Scheduler") and "Flax" not in name and inspect.isclass(getattr(diffusers, name, None)):
+            known = set(class_defaults(name) or ())
+            if known and known <= keys:
+                found[name] = len(known)
+    best = [name for name, size in found.items() if size == max(found.values())]
+    for name in sorted(best, key=lambda n: ("Inverse" in n, "Parallel" in n, "Ancestral" in n, "DPMS" in n, n)):
+        try:
+            Convention.read(config, name)
+        except ScheduleError:
+            continue
+        return name
+    raise ScheduleError(
+        f"cannot tell which scheduler wrote a config with the keys {sorted(keys)[:8]}: it has no '_class_name', and "
+        + (f"its keys are those of {best[0]}, which cannot be run. " if best else "they are those of no known class. ")
+        + "Pass scheduler.config, or name the class: native_class='DDIMScheduler' or so."
+    )

@@ -1,0 +1,1 @@
+"""Noise levels and the schedules that networks were trained on."""

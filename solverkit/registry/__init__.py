@@ -1,0 +1,1 @@
+"""What plugins registered, as cards."""

@@ -1,0 +1,316 @@
+"""The registry: what plugins registered, as cards. Built-ins come through the same door as a stranger's package."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import math
+import numbers
+import os
+import types
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+import pluggy
+
+from ..errors import OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
+from . import hookspecs
+
+KINDS = ("samplers", "grids", "models", "metrics", "tasks")
+RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
+            "device", "dtype", "progress", "callback", "return_trajectory"}  # fmt: skip
+BUILTIN = {"grids": "solverkit.grid.layouts", "models": "solverkit.files.builtin", "bench": "solverkit.bench.metrics"}
+ENVIRONMENT = "SOLVERKIT_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A registered function: its name, who registered it, and the options that it takes.
+
+    Attributes:
+        name: What users type.
+        fn: The function.
+        plugin: The plugin that registered it.
+        reference: Where its formula is from.
+        skip: How many leading parameters are not options.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    plugin: str = ""
+    reference: str = ""
+    skip: int = 0
+
+    @functools.cached_property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The keyword arguments of the function, by name."""
+        parameters = list(inspect.signature(self.fn).parameters.values())[self.skip :]
+        return {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+    @functools.cached_property
+    def hints(self) -> dict[str, Any]:
+        """Annotated types of the options; none where the annotations cannot be resolved."""
+        try:
+            return typing.get_type_hints(inspect.unwrap(self.fn))
+        except (NameError, TypeError):
+            return {}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Options and their defaults."""
+        return {name: p.default for name, p in self.options.items() if p.default is not p.empty}
+
+    @property
+    def required(self) -> list[str]:
+        """Options without a default."""
+        return [name for name in self.options if name not in self.defaults]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(self.fn) or "").split("\n")[0]
+
+    def validate(self) -> None:
+        """Raises TypeError for a card that cannot work."""
+        if not isinstance(self.name, str) or not callable(self.fn):
+            raise TypeError(f"expected register(name: str, fn: callable), got {self.name!r}, {self.fn!r}")
+
+    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, after their names and types were checked.
+
+        Raises:
+            OptionError: an unknown option (the known ones are named), or a value of the wrong type.
+        """
+        for name, value in options.items():
+            if name not in self.options:
+                known = ", ".join(f"{k}={v!r}" for k, v in self.defaults.items()) or "none"
+                raise OptionError(
+                    f"{self.name!r} has no option {name!r}.{nearest(name, self.options)} Its options: {known}."
+                )
+            if not fits(value, self.hints.get(name, Any)):
+                raise OptionError(
+                    f"option {name}={value!r} of {self.name!r} must be {describe(self.hints[name])} "
+                    f"(default {self.defaults.get(name)!r})."
+                )
+        missing = [name for name in self.required if name not in options]
+        if missing:
+            raise OptionError(
+                f"{self.name!r} needs the option {missing[0]!r}: {describe(self.hints.get(missing[0], Any))}."
+            )
+        return dict(options)
+
+
+@dataclass(frozen=True)
+class SamplerCard(Card):
+    """A sampler (model, x, grid, noise, **options) -> x.
+
+    Attributes:
+        order: Order of convergence of the deterministic part; a function of the options where it depends on them; None
+            where the method has none (a stochastic one).
+        traceable: False for a solver that branches on values (adaptive steps): it runs in `sk.sample` only.
+        variants: Option sets that the proofs run beside the defaults; instead of them where an option is required.
+        grid: The grid to use where the user names none.
+        order_options: Options that the order proof sets (no lower-order ending).
+        smooth_steps: The order holds only where neighbouring steps have nearly the same length.
+        linear: On a linear problem the result is linear in the start and the draws; a function of the options where it
+            depends on them. False for steps that depend on norms: their law and edits are then proven in another way.
+        informed: It knows something of the model (statistics of the data): what it does to a model that contradicts
+            them, a constant prediction or another Gaussian, is proven by its own tests.
+        option_examples: Option sets that only the proof of the options traces.
+        restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
+            repeats parts of it.
+    """
+
+    order: int | Callable[[dict[str, Any]], int | None] | None = None
+    traceable: bool = True
+    variants: tuple[dict[str, Any], ...] = ()
+    grid: str | None = None
+    order_options: dict[str, Any] = field(default_factory=dict)
+    smooth_steps: bool = False
+    linear: bool | Callable[[dict[str, Any]], bool] = True
+    restarts: bool = True
+    informed: bool = False
+    option_examples: tuple[dict[str, Any], ...] = ()
+
+    def validate(self) -> None:
+        """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""
+        super().validate()
+        if not (self.order is None or callable(self.order) or isinstance(self.order, int)):
+            raise TypeError(f"order must be an int, a function of the options, or None; got {self.order!r}")
+        taken = sorted(RESERVED & set(self.options))
+        if taken:
+            raise TypeError(f"{taken[0]!r} is an argument of sk.sample and cannot be an option; rename it")
+
+    def is_linear(self, options: Mapping[str, Any]) -> bool:
+        """Whether the sampler is linear at these options."""
+        return bool(self.linear({**self.defaults, **options}) if callable(self.linear) else self.linear)
+
+    def order_of(self, options: Mapping[str, Any]) -> int | None:
+        """The declared order at these options."""
+        return self.order({**self.defaults, **options}) if callable(self.order) else self.order
+
+
+@dataclass(frozen=True)
+class MetricCard(Card):
+    """A metric of a bench run."""
+
+    lower_is_better: bool = True
+
+
+CARDS: dict[str, tuple[type[Card], int]] = {
+    "samplers": (SamplerCard, 4),
+    "grids": (Card, 2),
+    "models": (Card, 0),
+    "metrics": (MetricCard, 1),
+    "tasks": (Card, 0),
+}
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All cards by kind and name, the plugins that were loaded, and those that failed."""
+
+    cards: dict[str, dict[str, Card]]
+    plugins: tuple[tuple[str, str], ...]
+    failed: tuple[tuple[str, str], ...]
+
+    def get(self, kind: str, name: str) -> Card:
+        """The card of that name.
+
+        Raises:
+            UnknownNameError: names the nearest and lists the rest.
+        """
+        try:
+            return self.cards[kind][name]
+        except KeyError:
+            raise UnknownNameError(kind[:-1], name, self.cards[kind]) from None
+
+
+def build_registry(modules: Mapping[str, Any]) -> Registry:
+    """A registry of plugin modules (or objects with hooks), by plugin name.
+
+    Raises:
+        PluginError: two plugins register one name, or a registration is malformed.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name, module in modules.items():
+        manager.register(module, name=name)
+    cards: dict[str, dict[str, Card]] = {kind: {} for kind in KINDS}
+    failed: list[tuple[str, str]] = []
+    for kind in KINDS:
+        card_type, skip = CARDS[kind]
+        for implementation in reversed(getattr(manager.hook, f"register_{kind}").get_hookimpls()):
+            plugin = implementation.plugin_name
+
+            def register(
+                name: str, fn: Callable[..., Any], *, _kind: str = kind, _plugin: str = plugin,
+                _type: type[Card] = card_type, _skip: int = skip, **fields: Any,
+            ) -> None:  # fmt: skip
+                if name in cards[_kind]:
+                    other = cards[_kind][name].plugin
+                    raise PluginError(
+                        f"two plugins register the {_kind[:-1]} {name!r}: {other} and {_plugin}. "
+                        f"Restrict what is loaded with {ENVIRONMENT}=name,name."
+                    )
+                try:
+                    card = _type(name=name, fn=fn, plugin=_plugin, skip=_skip, **fields)
+                    card.validate()
+                except TypeError as error:
+                    raise PluginError(f"plugin {_plugin} registers {_kind[:-1]} {name!r} wrongly: {error}") from None
+                cards[_kind][name] = card
+
+            try:
+                implementation.function(register)
+            except SolverKitError:
+                raise
+            except Exception as error:  # a stranger's hook may fail in any way; the rest must work
+                failed.append((plugin, f"{type(error).__name__}: {error}"))
+                warnings.warn(
+                    f"the plugin {plugin!r} failed in register_{kind} and is left out: {failed[-1][1]}",
+                    PluginWarning,
+                    stacklevel=3,
+                )
+    return Registry(cards, tuple((n, getattr(m, "__name__", repr(m))) for n, m in modules.items()), tuple(failed))
+
+
+def load_registry(restrict: str | None = None) -> Registry:
+    """Import the plugins of the entry-point group "solverkit" and build the registry.
+
+    Args:
+        restrict: Comma-separated names of the only plugins to load; None loads all.
+
+    Warns:
+        PluginWarning: a plugin failed to import; the rest works.
+    """
+    modules: dict[str, Any] = {name: importlib.import_module(path) for name, path in BUILTIN.items()}
+    failed: list[tuple[str, str]] = []
+    wanted = None if restrict is None else {name.strip() for name in restrict.split(",") if name.strip()}
+    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name):
+        if wanted is not None and entry.name not in wanted:
+            continue
+        try:
+            modules[entry.name] = entry.load()
+        except Exception as error:  # a stranger's package may fail in any way; the rest must work
+            failed.append((entry.name, f"{type(error).__name__}: {error}"))
+            warnings.warn(
+                f"the plugin {entry.name!r} ({entry.value}) failed to import and is left out: {failed[-1][1]}",
+                PluginWarning,
+                stacklevel=2,
+            )
+    registry = build_registry(modules)
+    return Registry(registry.cards, registry.plugins, (*failed, *registry.failed))
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(restrict: str | None) -> Registry:
+    return load_registry(restrict)
+
+
+def registry() -> Registry:
+    """The registry of this process, made at the first use."""
+    return _loaded(os.environ.get(ENVIRONMENT))
+
+
+def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
+    """A sampler's card from its name, itself, or a plain function."""
+    if isinstance(sampler, SamplerCard):
+        return sampler
+    if isinstance(sampler, str):
+        return typing.cast(SamplerCard, registry().get("samplers", sampler))
+    if callable(sampler):
+        return SamplerCard(getattr(sampler, "__name__", "sampler"), sampler, skip=4)
+    raise OptionError(f"sampler must be a name or a function (model, x, grid, noise), got {type(sampler).__name__}.")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value can be what an annotation says; annotations that are no plain type always fit."""
+    if hint is Any:
+        return True
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, h) for h in typing.get_args(hint))
+    if origin is typing.Literal:
+        return isinstance(value, (str, int)) and value in typing.get_args(hint)
+    if hint is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+    if hint is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if hint is type(None):
+        return value is None
+    return isinstance(value, hint) if hint in (bool, str) else True
+
+
+def describe(hint: Any) -> str:
+    """'int', 'one of bh1, bh2', 'float or None'."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(h) for h in typing.get_args(hint))
+    return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -1,0 +1,1 @@
+"""`sk.sample`: the drivers, the draws, the grid of a run, constraints."""

@@ -1,0 +1,1 @@
+"""Targets with exact denoiser, score, density and flow."""
