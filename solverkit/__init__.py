@@ -25,12 +25,15 @@ _NAMES = {
     "plan.symbol": "op keep",
     "registry.catalogue": "samplers grids models metrics",
     "registry.hookspecs": "hookimpl",
+    "registry.declare": "sampler",
     "gaussian.stats": "GaussianStats",
     "gaussian.class_stats": "ClassStats",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin restore_native",  # diffusers loads by the mixin beside it
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = ("errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub")
+_MODULES = (
+    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "steps", "typing",
+)  # fmt: skip
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
 
@@ -48,7 +51,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from . import bench, constraints, errors, flow_map, guidance, hub, likelihood, problems, testing
+    from . import bench, constraints, errors, flow_map, guidance, hub, likelihood, problems, steps, testing, typing
     from .files.hub import load
     from .gaussian.class_stats import ClassStats
     from .gaussian.stats import GaussianStats
@@ -63,5 +66,6 @@ if TYPE_CHECKING:
     from .process.schedule import EDM, VE, Flow, Schedule
     from .process.variance_preserving import VP, SubVP
     from .registry.catalogue import grids, metrics, models, samplers
+    from .registry.declare import sampler
     from .registry.hookspecs import hookimpl
     from .run.sampling import Result, sample

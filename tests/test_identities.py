@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from solverkit_plugins.classic.quadrature import lagrange_weights
-from solverkit_plugins.dpm_solver.exponential import phi
 from solverkit_plugins.dpm_solver.unipc import corrector_weights, predictor_weights
 
 import solverkit as sk
 from solverkit.problems import gaussian, mixture
+from solverkit.steps import phi
 
 SCHEDULES = [sk.EDM(), sk.VP(continuous=True), sk.Flow()]
 

@@ -257,7 +257,7 @@ def test_a_draw_used_twice_is_drawn_once_and_two_draws_differ():
     assert plan.draws == 2
     out = drive(plan, lambda x, s: x, torch.zeros(1, 3, dtype=torch.float64))
     draw = SampleNoise([0], (3,), torch.float64)
-    assert torch.allclose(out, 2 * draw(0) - draw(1))
+    assert torch.allclose(out, 2 * draw(0, 1.0, 0.5) - draw(1, 1.0, 0.5))
 
 
 def test_unused_work_is_dropped():

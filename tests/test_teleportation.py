@@ -105,8 +105,9 @@ def test_without_covariance_the_integrator_is_dpm_solver(schedule, residual):
 
 def _exact_start(model, levels, run):
     """dpmpp-3m whose second step is the exact one of order 2, not the midpoint rule's."""
-    from solverkit_plugins.dpm_solver.exponential import exact_step, phi, step_length
-    from solverkit_plugins.dpm_solver.multistep import third_differences, usable_order
+    from solverkit_plugins.dpm_solver.multistep import third_differences
+
+    from solverkit.steps import exact_step, phi, step_length, usable_order
 
     def solver(model, x, grid, noise):
         history = []

@@ -14,8 +14,7 @@ import torch
 from solverkit import Grid, Level
 from solverkit.errors import BudgetError, OptionError
 from solverkit.process.level import from_log_snr
-
-from .exponential import exact_step, phi, step_length
+from solverkit.steps import exact_step, phi, step_length
 
 FINITE_START = 80.0  # sigma / alpha at which adaptive steps begin after the exact step from alpha = 0
 

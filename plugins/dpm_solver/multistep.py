@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
-from solverkit import Grid, Level
-
-from .exponential import contraction, exact_step, phi, step_length
-
-History = list[tuple[Level, Any]]
-
-
-def usable_order(order: int, i: int, grid: Grid, t: Level, history: History, lower_order_final: bool) -> int:
-    """The order of step i: limited by finite history, by the ending, and 1 where the step has infinite length in lam."""
-    finite = sum(math.isfinite(level.lam) for level, _ in history)
-    if t == 0:
-        return 1
-    if lower_order_final and grid.run_steps < 15:
-        order = min(order, len(grid) - 1 - i)
-    return max(1, min(order, finite))
+from solverkit import Grid
+from solverkit.steps import History, contraction, exact_step, phi, step_length, usable_order
 
 
 def dpmpp_2m(

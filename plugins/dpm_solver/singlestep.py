@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-
-from .exponential import contraction, exact_step, phi, step_length
+from solverkit.steps import contraction, exact_step, phi, step_length
 
 Inner = Literal["ratio", "nodes"]
 

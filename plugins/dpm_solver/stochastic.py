@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
+from solverkit.steps import History, contraction, phi, step_length, usable_order
 
-from .exponential import contraction, phi, step_length
-from .multistep import History, third_differences, usable_order
+from .multistep import third_differences
 
 
 def _first_order(x: Any, m0: Any, s: Level, t: Level, eta: float) -> Any:

@@ -20,8 +20,7 @@ import numpy as np
 
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-
-from .exponential import exact_step, phi
+from solverkit.steps import exact_step, phi
 
 Variant = Literal["bh1", "bh2", "vary"]
 

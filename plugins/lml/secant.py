@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import torch
-from solverkit_plugins.dpm_solver.exponential import contraction, exact_step
 
 import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
+from solverkit.steps import contraction, exact_step
 
 
 @sk.op

@@ -26,11 +26,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from solverkit_plugins.dpm_solver.multistep import usable_order
 
 import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError
+from solverkit.steps import usable_order
 
 from .allocation import fixed, lowest
 from .teleport import jump_to, levels_after

@@ -43,7 +43,7 @@ class Run:
         step_index, begin_index: As pipelines read and write them.
         done: The evaluation that was made last; -1 before the first.
         before, after: The plan's state before and after it; `before` and `draws` let it be repeated.
-        draws: The noise of that evaluation, by ordinal.
+        draws: The noise of that evaluation, by place (ordinal, s, t).
         shape: Of its latents; `shape_before` of those that `before` was made of.
         scaled: The first `scale_model_input` was seen (it applies a prelude).
         prepared: The latents are past the prelude: the state to go on from.
@@ -65,7 +65,7 @@ class Run:
     done: int = -1
     before: State | None = None
     after: State | None = None
-    draws: dict[int, torch.Tensor] | None = None
+    draws: dict[tuple[int, float, float], torch.Tensor] | None = None
     shape: tuple[int, ...] = ()
     shape_before: tuple[int, ...] = ()
     scaled: bool = False
@@ -126,9 +126,10 @@ class Run:
         self.draws = drawn = dict(self.draws or {})
 
         def draw(ordinal: int, s: float, t: float) -> torch.Tensor:
-            if ordinal not in drawn:
-                drawn[ordinal] = fresh() if given is None else given.clone()
-            return repeated(drawn[ordinal], len(x))
+            place = ordinal, s, t
+            if place not in drawn:
+                drawn[place] = fresh() if given is None else given.clone()
+            return repeated(drawn[place], len(x))
 
         return draw
 

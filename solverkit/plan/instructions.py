@@ -19,7 +19,7 @@ class Affine(NamedTuple):
 
 
 class DrawNoise(NamedTuple):
-    """out = draw(ordinal, s, t), standard normal."""
+    """out = draw(ordinal, s, t), standard normal: number `ordinal` of the draws from s to t."""
 
     out: Ref
     ordinal: int

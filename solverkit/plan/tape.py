@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import TraceError
 from ..grid.grid import Grid
 from ..process.level import Level
+from ..process.places import Places
 from .instructions import Affine, Apply, DrawNoise, Keep, Ref, TracedSegment, format_ref
 from .symbol import NEGLIGIBLE, Symbol, freeze, refuse
 
@@ -22,7 +23,7 @@ class Tape:
         self.segments: list[TracedSegment] = []
         self.code: list[DrawNoise | Apply | Keep] = []
         self.count = 0
-        self.draws = 0
+        self.places = Places()
         self.step_begins = True
         self.watched: tuple[weakref.ref[Symbol], int] | None = None
         self.lost: list[int] = []
@@ -58,8 +59,7 @@ class Tape:
     def noise(self, s: float, t: float) -> Symbol:
         self.touch()
         out = self.fresh("draw")
-        self.code.append(DrawNoise(out, self.draws, float(s), float(t)))
-        self.draws += 1
+        self.code.append(DrawNoise(out, self.places.next(s, t), s, t))
         return Symbol({out: 1.0}, self)
 
     def checked(self, terms: Mapping[Ref, float]) -> dict[Ref, float]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import TraceError
 from ..grid.grid import Grid
-from ..registry.registry import resolve
+from ..registry.registry import SamplerCard, resolve
+from .clock import planning
 from .instructions import Affine, Apply, DrawNoise, Keep, Ref, TracedSegment, format_ref, format_terms
 from .plan import INPUT, Combination, Instruction, Plan, Segment, Terms
 from .symbol import Symbol
@@ -27,7 +28,11 @@ def trace(sampler: Any, grid: Grid, **options: Any) -> Plan:
         TraceError: the sampler branches on values or does something that is no instruction.
         UnknownNameError, OptionError: no such sampler or option.
     """
-    card = resolve(sampler)
+    with planning():
+        return _traced(resolve(sampler), grid, options)
+
+
+def _traced(card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Plan:
     options = card.check(options)
     if not card.traceable:
         raise TraceError(f"{card.name!r} chooses its steps by what it sees (pull-only): it has no plan. Use sk.sample.")

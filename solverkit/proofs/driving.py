@@ -34,13 +34,8 @@ def drive(
     x: torch.Tensor,
     seed: int = 0,
     edit: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
-    first_draw: int = 0,
 ) -> torch.Tensor:
-    noise = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], x.dtype)
-
-    def draw(ordinal: int, s: float, t: float) -> torch.Tensor:
-        return noise(first_draw + ordinal, s, t)
-
+    draw = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], x.dtype)
     x, state = begin(plan, x, draw)
     for j, level in enumerate(plan.levels):
         if edit is not None:

@@ -64,13 +64,12 @@ def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
 def _restarted(
     target: Any, plan: Plan, at: int, x: torch.Tensor, delta: torch.Tensor, card: SamplerCard, options: Mapping[str, Any]
 ) -> torch.Tensor:
-    """The end of the sampler itself, started at evaluation `at` with the edited state and the draws that are left."""
+    """The end of the sampler itself, started at evaluation `at` with the edited state."""
     seen: list[torch.Tensor] = []
     drive(plan, target, x, edit=lambda j, y: seen.append(y) or y)  # type: ignore[func-returns-value]
     level, grid = plan.levels[at], plan.grid
     tail = trace(card, Grid((level, *(s for s in grid if s < level)), grid.schedule), **options)
-    used = sum(i.kind == "draw" for segment in plan.segments[: at + 1] for i in segment.instructions)
-    return drive(tail, target, seen[at] + delta, first_draw=used)
+    return drive(tail, target, seen[at] + delta)
 
 
 def _effect(

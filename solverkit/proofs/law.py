@@ -52,15 +52,15 @@ def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
             plan = trace(card, grid, **options)
             if plan.draws == 0:
                 return
-            ordinals = [i.payload[0] for segment in plan.segments for i in segment.instructions if i.kind == "draw"]
+            places = [i.payload for segment in plan.segments for i in segment.instructions if i.kind == "draw"]
             s, t = grid[0], grid[-1]
-            rows = len(ordinals) + 2
+            rows = len(places) + 2
             x = torch.full((rows, 1), s.alpha * mean, dtype=torch.float64)
             x[1] += math.sqrt(s.alpha**2 * variance + s**2)
 
-            def draw(ordinal: int, s: float, t: float, ordinals: list[int] = ordinals, rows: int = rows) -> torch.Tensor:
+            def draw(ordinal: int, s: float, t: float, places: list[Any] = places, rows: int = rows) -> torch.Tensor:
                 z = torch.zeros(rows, 1, dtype=torch.float64)
-                z[2 + ordinals.index(ordinal)] = 1.0
+                z[2 + places.index((ordinal, s, t))] = 1.0
                 return z
 
             x, state = begin(plan, x, draw)

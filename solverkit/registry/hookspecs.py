@@ -14,7 +14,10 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_samplers(register: Callable[..., None]) -> None:
-    """register(name, fn, order=, reference=, ...) for each sampler; see `SamplerCard` for the fields."""
+    """register(name, fn, order=, reference=, ...) for each sampler, or register(fn) where `@sk.sampler` declared it.
+
+    See `SamplerCard` for the fields.
+    """
 
 
 @hookspec

@@ -20,6 +20,7 @@ import pluggy
 
 from ..errors import OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
 from . import hookspecs
+from .declare import DECLARED
 
 KINDS = ("samplers", "grids", "models", "metrics", "tasks")
 RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
@@ -209,9 +210,13 @@ def build_registry(modules: Mapping[str, Any]) -> Registry:
             plugin = implementation.plugin_name
 
             def register(
-                name: str, fn: Callable[..., Any], *, _kind: str = kind, _plugin: str = plugin,
-                _type: type[Card] = card_type, _skip: int = skip, **fields: Any,
+                name: str | Callable[..., Any], fn: Callable[..., Any] | None = None, *, _kind: str = kind,
+                _plugin: str = plugin, _type: type[Card] = card_type, _skip: int = skip, **fields: Any,
             ) -> None:  # fmt: skip
+                if callable(name):  # declared where it is written
+                    fn = name
+                    name = str(getattr(fn, DECLARED, {}).get("name", getattr(fn, "__name__", "")))
+                    fields = {**{k: v for k, v in getattr(fn, DECLARED, {}).items() if k != "name"}, **fields}
                 if name in cards[_kind]:
                     other = cards[_kind][name].plugin
                     raise PluginError(
@@ -219,7 +224,8 @@ def build_registry(modules: Mapping[str, Any]) -> Registry:
                         f"Restrict what is loaded with {ENVIRONMENT}=name,name."
                     )
                 try:
-                    card = _type(name=name, fn=fn, plugin=_plugin, skip=_skip, **fields)
+                    made: Any = fn  # validate() says what is wrong with it
+                    card = _type(name=name, fn=made, plugin=_plugin, skip=_skip, **fields)
                     card.validate()
                 except TypeError as error:
                     raise PluginError(f"plugin {_plugin} registers {_kind[:-1]} {name!r} wrongly: {error}") from None

@@ -175,7 +175,7 @@ def pipeline_callback(constraint: Any, seed: int | Sequence[int] = 0) -> Callabl
     Raises (when called):
         OptionError: another scheduler.
     """
-    from .noise import Noise, SampleNoise, sample_seeds
+    from .noise import CONSTRAINT, Noise, SampleNoise, sample_seeds
 
     made: dict[str, Noise] = {}
 
@@ -187,7 +187,7 @@ def pipeline_callback(constraint: Any, seed: int | Sequence[int] = 0) -> Callabl
         level = run.level(place)
         if index == 0 or "noise" not in made:
             draw = SampleNoise(sample_seeds(seed, len(latents)), latents.shape[1:], torch.float32, latents.device)
-            made["noise"] = Noise(draw)
+            made["noise"] = Noise(lambda ordinal, s, t: draw(CONSTRAINT + ordinal, s, t))
         scale, ended = run.convention.scale(level), place >= run.plan.nfe
         if ended or run.plan.boundary[place]:
             x = latents.float() / scale

@@ -20,9 +20,7 @@ from ..process.level import Level
 from ..process.schedule import Schedule
 from ..registry.registry import SamplerCard, resolve
 from .choose import choose_grid
-from .noise import PRIOR, Noise, SampleNoise, sample_seeds
-
-CONSTRAINT_DRAWS = 2**61  # ordinals of a constraint's own draws, apart from the sampler's
+from .noise import CONSTRAINT, PRIOR, Noise, SampleNoise, sample_seeds
 
 
 class Evaluation(NamedTuple):
@@ -212,7 +210,7 @@ def _push(
     constrain: Callable[..., torch.Tensor], options: dict[str, Any],
 ) -> torch.Tensor:  # fmt: skip
     plan = trace(card, grid, **options)
-    edits = Noise(lambda ordinal, s, t: draw(CONSTRAINT_DRAWS + ordinal, s, t))
+    edits = Noise(lambda ordinal, s, t: draw(CONSTRAINT + ordinal, s, t))
     x, state = begin(plan, x, draw)
     for level, boundary in zip(plan.levels, plan.boundary):
         if boundary:

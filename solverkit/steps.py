@@ -1,0 +1,77 @@
+"""What authors of samplers need again and again: exact steps, phi-functions, usable orders, shapes of one number a sample.
+
+From s to t in any frame, h = lam_t - lam_s, r = e^{-h} = t alpha_s / (alpha_t s), finite at both ends. With the denoised
+prediction D frozen the probability flow is solved exactly by
+
+    x+ = (t / s) x + alpha_t (1 - r) D                      (data form)
+    x+ = (alpha_t / alpha_s) x - t (e^h - 1) E              (noise form, E = (x - alpha_s D) / s: the same step)
+
+and higher orders add phi-functions of h times differences of D (or E).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .grid.grid import Grid
+from .process.level import Level, from_ratio
+
+__all__ = [
+    "History", "contraction", "exact_step", "from_ratio", "norm", "per_sample", "phi", "step_length", "usable_order",
+]  # fmt: skip
+
+History = list[tuple[Level, Any]]
+
+
+def phi(k: int, z: float) -> float:
+    """phi_0 = e^z, phi_{k+1}(z) = (phi_k(z) - 1/k!) / z: integral of e^{(1-u) z} u^{k-1} / (k-1)! over [0, 1].
+
+    A Taylor series where the recursion would cancel. Source: Hochbruck and Ostermann 2010, eq. 2.10-2.11.
+    """
+    if k == 0:
+        return math.exp(z)
+    if abs(z) < (0.0, 1e-3, 0.1, 0.2, 0.4, 0.8)[min(k, 5)]:
+        return sum(z**j / math.factorial(j + k) for j in range(16))
+    value = math.expm1(z) / z
+    for j in range(1, k):
+        value = (value - 1.0 / math.factorial(j)) / z
+    return value
+
+
+def contraction(s: Level, t: Level) -> float:
+    """r = e^{-h} = t alpha_s / (alpha_t s), finite at alpha_s = 0 and at t = 0."""
+    return t * s.alpha / (t.alpha * s)
+
+
+def exact_step(x: Any, denoised: Any, s: Level, t: Level) -> Any:
+    """(t / s) x + alpha_t (1 - r) D: DDIM, Euler in s, DPM-Solver-1. x and D are states (B, ...) of the frame."""
+    return (t / s) * x + (t.alpha * (1 - contraction(s, t))) * denoised
+
+
+def step_length(s: Level, t: Level) -> float:
+    """h = lam_t - lam_s; inf where the step starts at alpha = 0 or ends at 0."""
+    return t.lam - s.lam
+
+
+def usable_order(order: int, i: int, grid: Grid, t: Level, history: Sequence[Any], lower_order_final: bool) -> int:
+    """The order of step i: limited by finite history, by the ending, and 1 where the step has infinite length in lam."""
+    finite = sum(math.isfinite(level.lam) for level, _ in history)
+    if t == 0:
+        return 1
+    if lower_order_final and grid.run_steps < 15:
+        order = min(order, len(grid) - 1 - i)
+    return max(1, min(order, finite))
+
+
+def per_sample(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """One number a sample (B,), shaped (B, 1, ...) to multiply x (B, ...). Inside an `@sk.op` only."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def norm(x: torch.Tensor) -> torch.Tensor:
+    """Euclidean norm of each sample of x (B, ...), shaped (B, 1, ...) to multiply it. Inside an `@sk.op` only."""
+    return per_sample(torch.linalg.vector_norm(x.flatten(1), dim=1), x)
