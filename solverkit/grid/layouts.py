@@ -25,10 +25,8 @@ def _range(schedule: Schedule, ratio_max: float | None, ratio_min: float | None)
     return high, low
 
 
-
 def _ended(ratios: Iterable[float], last: str) -> list[float]:
     return [*ratios, 0.0] if last == "zero" else list(ratios)
-
 
 
 def _nodes(n: int, last: str) -> np.ndarray:
@@ -37,7 +35,6 @@ def _nodes(n: int, last: str) -> np.ndarray:
         raise OptionError(f"last must be 'zero' or 'min', got {last!r}.")
     count = n if last == "zero" else n + 1
     return np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(1)
-
 
 
 def karras(
@@ -60,7 +57,6 @@ def karras(
     return _ended((to_ratio(v, frame) for v in s), last)
 
 
-
 def log_snr(
     schedule: Schedule,
     n: int,
@@ -80,7 +76,6 @@ def log_snr(
     return _ended(ratios, last)
 
 
-
 def _require_time(schedule: Schedule, high: float, low: float) -> None:
     """Grids in the network's own time need one that falls from the start to 0."""
     if not schedule.time(high) > schedule.time(low) >= 0:
@@ -88,7 +83,6 @@ def _require_time(schedule: Schedule, high: float, low: float) -> None:
             f"the time that this network is told does not fall from {schedule.time(high):.4g} to 0 with the noise; "
             "use a grid in the noise level, such as karras or log-snr."
         )
-
 
 
 def _in_time(schedule: Schedule, u: np.ndarray, high: float, low: float, power: float, last: str) -> list[float]:
@@ -100,13 +94,11 @@ def _in_time(schedule: Schedule, u: np.ndarray, high: float, low: float, power: 
     return _ended(ratios, last)
 
 
-
 def time_uniform(
     schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: str = "zero"
 ) -> list[float]:
     """Uniform in the network's own time, down to the smallest trained level (Lu et al. 2022, appendix D)."""
     return _in_time(schedule, _nodes(n, last), *_range(schedule, ratio_max, ratio_min), 1.0, last)
-
 
 
 def time_quadratic(
@@ -116,32 +108,36 @@ def time_quadratic(
     return _in_time(schedule, _nodes(n, last), *_range(schedule, ratio_max, ratio_min), 2.0, last)
 
 
-
 def _trained(schedule: Schedule) -> int | None:
     return getattr(schedule, "num_train_timesteps", None)
 
 
-
 def trailing(schedule: Schedule, n: int) -> list[float]:
-    """Timesteps round(N - i N / n) - 1 (Lin et al. 2024, Table 2); T (1 - i / n) in continuous time."""
+    """Timesteps round(N - i N / n) - 1 (Lin et al. 2024, Table 2); T (1 - i / n) in continuous time.
+
+    From n = N on every trained timestep is there, and more lie between them.
+    """
     total = _trained(schedule)
     if total is None:
         _require_time(schedule, schedule.ratio_max, schedule.ratio_min)
         top = schedule.time(schedule.ratio_max)
         return [schedule.ratio_max, *(schedule.ratio(top * (1 - i / n)) for i in range(1, n)), 0.0]
-    return [*(schedule.ratio(round(total - i * total / n) - 1) for i in range(min(n, total))), 0.0]
-
+    if n >= total:
+        return linspace(schedule, n)
+    return [*(schedule.ratio(round(total - i * total / n) - 1) for i in range(n)), 0.0]
 
 
 def leading(schedule: Schedule, n: int, steps_offset: int = 0) -> list[float]:
-    """Timesteps (n - 1 - i) floor(N / n) + steps_offset, the layout of the original DDIM code (N = 1000)."""
+    """Timesteps (n - 1 - i) floor(N / n) + steps_offset, the layout of the original DDIM code (N = 1000).
+
+    From n = N on every trained timestep is there, and more lie between them.
+    """
     total = _trained(schedule)
     if total is None:
         raise GridError("the leading grid is made of trained timesteps; this schedule has none. Use time-uniform.")
-    if n > total:
-        raise GridError(f"the leading grid has at most {total} steps, got {n}.")
+    if n >= total:
+        return linspace(schedule, n)
     return [*(schedule.ratio((n - 1 - i) * (total // n) + steps_offset) for i in range(n)), 0.0]
-
 
 
 def linspace(schedule: Schedule, n: int) -> list[float]:
@@ -150,7 +146,6 @@ def linspace(schedule: Schedule, n: int) -> list[float]:
     if total is None:
         return time_uniform(schedule, n)
     return [*(schedule.ratio(t) for t in np.linspace(total - 1, 0, n)), 0.0]
-
 
 
 def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "zero") -> list[float]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import numbers
+import sys
+import warnings
 from typing import Any
 
 from ..errors import GridError
 from ..process.schedule import Schedule
 from ..registry.registry import Card, registry
+from ..registry.spelled import parse_options
 from .grid import Grid
 
 
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number of at least 1 (and no bool)."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
-
 
 
 def parse_grid(text: str) -> tuple[Card, dict[str, Any]]:
@@ -25,31 +27,7 @@ def parse_grid(text: str) -> tuple[Card, dict[str, Any]]:
     """
     name, options = parse_options(text)
     card = registry().get("grids", name)
-    return card, card.check({key: float(v) if isinstance(v, int) else v for key, v in options.items()})
-
-
-
-def parse_options(text: str) -> tuple[str, dict[str, Any]]:
-    """("unipc", {"order": 2}) from "unipc:order=2"; values are integers, numbers, true, false, or words."""
-    name, _, rest = text.partition(":")
-    options: dict[str, Any] = {}
-    for pair in filter(None, rest.split(",")):
-        key, _, value = pair.partition("=")
-        options[key.strip()] = _value(value.strip())
-    return name, options
-
-
-
-def _value(text: str) -> Any:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
+    return card, card.check(options)
 
 
 def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
@@ -65,7 +43,29 @@ def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
         UnknownNameError, OptionError: no such grid or option.
         GridError: n < 1, or levels that cannot be run.
     """
+    grid = lay(name, schedule, n, **options)
+    say_capped(schedule, n)
+    return grid
+
+
+def lay(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
+    """`make_grid` without a word about more steps than trained timesteps."""
     card, written = parse_grid(name)
     if not is_count(n):
         raise GridError(f"a grid needs a whole number of steps, at least one, got {n!r}.")
-    return Grid.from_ratios(schedule, card.fn(schedule, n, **card.check({**written, **options})))
+    return Grid.from_ratios(schedule, card.fn(schedule, min(n, most_steps(schedule)), **card.check({**written, **options})))
+
+
+def most_steps(schedule: Schedule) -> int:
+    """How many steps to 0 a schedule has levels for: its trained timesteps, where the network knows no others."""
+    return int(getattr(schedule, "num_train_timesteps", sys.maxsize)) if schedule.integer_time else sys.maxsize
+
+
+def say_capped(schedule: Schedule, n: int) -> None:
+    """Warn where more steps were asked for than the network has levels."""
+    if n > (most := most_steps(schedule)):
+        warnings.warn(
+            f"{n} steps were asked for, and this network knows only {most} timesteps: each of them is used once "
+            f"({most} steps). A network that takes times in between is wrapped with integer_time=False.",
+            stacklevel=3,
+        )

@@ -40,13 +40,13 @@ def record(rows: int) -> None:
         count.passes += 1
 
 
-_reports: ContextVar[dict[str, list[float]] | None] = ContextVar("reports", default=None)
+_reports: ContextVar[dict[str, list[float | str]] | None] = ContextVar("reports", default=None)
 
 
 @contextmanager
-def reporting() -> Iterator[dict[str, list[float]]]:
+def reporting() -> Iterator[dict[str, list[float | str]]]:
     """Collect what a sampler says about its run inside the block, in this thread."""
-    reports: dict[str, list[float]] = {}
+    reports: dict[str, list[float | str]] = {}
     token = _reports.set(reports)
     try:
         yield reports
@@ -54,8 +54,11 @@ def reporting() -> Iterator[dict[str, list[float]]]:
         _reports.reset(token)
 
 
-def report(name: str, value: float) -> None:
-    """Say something about the run that is neither a sample nor a count (an acceptance rate): `Result.reports` has it."""
+def report(name: str, value: float | str) -> None:
+    """Say something about the run that is neither a sample nor a count: an acceptance rate, the name of a layout.
+
+    `Result.reports` has the mean of the numbers, or the last string.
+    """
     reports = _reports.get()
     if reports is not None:
-        reports.setdefault(name, []).append(float(value))
+        reports.setdefault(name, []).append(value if isinstance(value, str) else float(value))

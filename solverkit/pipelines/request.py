@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -192,7 +193,10 @@ class Request:
         total = int((schedule.log_ratios <= -lowest).sum())
         spacing = self.config.get("timestep_spacing") or "linspace"
         if n > total:
-            raise GridError(f"this network was trained on {total} timesteps, got num_inference_steps={n}.")
+            warnings.warn(
+                f"{n} steps were asked for, and this network was trained on {total} timesteps: each is used once.", stacklevel=2
+            )
+            n = total
         times = self._times(spacing, n, total)
         if self.last == "min" and times[-1] == 0:  # the last of one more is the end
             times = self._times(spacing, n + 1, total)

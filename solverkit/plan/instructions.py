@@ -10,12 +10,10 @@ from ..process.level import Level
 Ref = tuple[str, int]
 
 
-
 class Affine(NamedTuple):
     """An affine combination frozen into an instruction's arguments."""
 
     terms: dict[Ref, float]
-
 
 
 class DrawNoise(NamedTuple):
@@ -27,7 +25,6 @@ class DrawNoise(NamedTuple):
     t: float
 
 
-
 class Apply(NamedTuple):
     """out = fn(*args, **kwargs), where args may hold affine combinations."""
 
@@ -37,13 +34,11 @@ class Apply(NamedTuple):
     kwargs: dict[str, Any]
 
 
-
 class Keep(NamedTuple):
     """out = the value of an affine combination, stored."""
 
     out: Ref
     value: Affine
-
 
 
 class TracedSegment(NamedTuple):
@@ -55,13 +50,11 @@ class TracedSegment(NamedTuple):
     boundary: bool
 
 
-
 def format_ref(ref: Ref) -> str:
     kind, number = ref
     if kind == "x":
         return "x" if number < 0 else f"x{number}"
     return f"{kind if kind != 'draw' else 'z'}{number}"
-
 
 
 def format_terms(terms: Mapping[Ref, float]) -> str:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import functools
 import numbers
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+
+import torch
 
 from ..errors import TraceError
 from .instructions import Affine, Ref, format_terms
@@ -141,17 +144,36 @@ def op(fn: Callable[P, R]) -> Callable[P, R]:
     """Mark a function of states (a norm, an inner product, a matrix product) as one instruction of a plan.
 
     The function must be per sample, deterministic, free of side effects, and importable by name (so that a plan can be
-    pickled). Its arguments may be states, lists of states, and constants. Called with tensors it simply runs.
+    pickled). Its arguments may be states, lists of states, and constants. Called with tensors it simply runs, in their own
+    precision: autocast is for networks.
     """
 
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         tape = find_tape(args) or find_tape(list(kwargs.values()))
         if tape is None:
-            return fn(*args, **kwargs)
+            with own_precision(args):
+                return fn(*args, **kwargs)
         return tape.apply(call, args, kwargs)  # type: ignore[return-value]
 
     return call
+
+
+def own_precision(args: Any) -> AbstractContextManager[Any]:
+    """No autocast on the device of the first tensor among the arguments: states keep their precision."""
+    tensor = find_tensor(args)
+    if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def find_tensor(value: Any) -> torch.Tensor | None:
+    """The first tensor in an argument, lists and tuples included."""
+    if isinstance(value, torch.Tensor):
+        return value
+    if type(value) in (list, tuple):
+        return next((tensor for v in value if (tensor := find_tensor(v)) is not None), None)
+    return None
 
 
 def keep(x: R) -> R:

@@ -93,7 +93,6 @@ class Tape:
         return Symbol({("D", j): 1.0}, self)
 
 
-
 class TracedNoise:
     """The `noise` of a traced run: noise(s, t) records a draw; `draw` does so for an inner plan."""
 

@@ -49,7 +49,6 @@ def _traced(card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Plan:
     return compile_plan(tape.segments, grid)
 
 
-
 def _refuse_temporaries(tape: Tape, name: str) -> None:
     """An edit of the state must reach what follows: the symbol that was evaluated must be the one that goes on.
 
@@ -68,7 +67,6 @@ def _refuse_temporaries(tape: Tape, name: str) -> None:
             )
 
 
-
 def _ancestors(segment: TracedSegment) -> set[Ref]:
     """What a segment's state is made of, through the ops and registers of that segment."""
     found, code = set(segment.x), {instruction.out: instruction for instruction in segment.code}
@@ -80,14 +78,12 @@ def _ancestors(segment: TracedSegment) -> set[Ref]:
     return found
 
 
-
 def _refs(value: Any) -> Iterable[Ref]:
     if isinstance(value, Affine):
         yield from value.terms
     elif type(value) in (list, tuple):
         for v in value:
             yield from _refs(v)
-
 
 
 def _reads(segment: TracedSegment) -> set[Ref]:
@@ -100,12 +96,11 @@ def _reads(segment: TracedSegment) -> set[Ref]:
     return reads
 
 
-
 def compile_plan(traced: Sequence[TracedSegment], grid: Grid) -> Plan:
     """Drop what nobody reads, number the slots, and note what each state must carry."""
     needed: set[Ref] = set()  # what later segments read
     pruned: list[tuple[TracedSegment, set[Ref]]] = []
-    for segment in reversed(traced):
+    for j, segment in reversed(list(enumerate(traced))):
         after = set(needed)
         live, code = after | set(segment.x), []
         for instruction in reversed(segment.code):
@@ -114,7 +109,7 @@ def compile_plan(traced: Sequence[TracedSegment], grid: Grid) -> Plan:
                 live |= _reads(TracedSegment((instruction,), {}, None, False))
         produced = {instruction.out for instruction in code}
         pruned.append((segment._replace(code=tuple(reversed(code))), after))
-        needed = live - produced
+        needed = live - produced - {("x", j - 1), ("D", j - 1)}  # made by the evaluation before this segment
     pruned.reverse()
 
     segments: list[Segment] = []
@@ -137,10 +132,8 @@ def compile_plan(traced: Sequence[TracedSegment], grid: Grid) -> Plan:
     )
 
 
-
 def _terms(terms: dict[Ref, float], slots: dict[Ref, int]) -> Terms:
     return tuple((slots[ref], weight) for ref, weight in terms.items())
-
 
 
 def _slotted(value: Any, slots: dict[Ref, int]) -> Any:
@@ -151,7 +144,6 @@ def _slotted(value: Any, slots: dict[Ref, int]) -> Any:
     return value
 
 
-
 def _compile(instruction: DrawNoise | Apply | Keep, slots: dict[Ref, int]) -> Instruction:
     if isinstance(instruction, DrawNoise):
         return Instruction("draw", (instruction.ordinal, instruction.s, instruction.t))
@@ -159,7 +151,6 @@ def _compile(instruction: DrawNoise | Apply | Keep, slots: dict[Ref, int]) -> In
         return Instruction("keep", (_terms(instruction.value.terms, slots),))
     kwargs = {name: _slotted(value, slots) for name, value in instruction.kwargs.items()}
     return Instruction("op", (instruction.fn, _slotted(instruction.args, slots), kwargs))
-
 
 
 def _describe(segment: TracedSegment) -> str:

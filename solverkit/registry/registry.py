@@ -12,7 +12,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -21,6 +21,7 @@ import pluggy
 from ..errors import OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
 from . import hookspecs
 from .declare import DECLARED
+from .spelled import parse_options
 
 KINDS = ("samplers", "grids", "models", "metrics", "tasks")
 RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
@@ -39,6 +40,7 @@ class Card:
         plugin: The plugin that registered it.
         reference: Where its formula is from.
         skip: How many leading parameters are not options.
+        preset: Options that were written behind the name ("unipc:order=2"): defaults of their own.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Card:
     plugin: str = ""
     reference: str = ""
     skip: int = 0
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -64,7 +67,7 @@ class Card:
     @property
     def defaults(self) -> dict[str, Any]:
         """Options and their defaults."""
-        return {name: p.default for name, p in self.options.items() if p.default is not p.empty}
+        return {**{name: p.default for name, p in self.options.items() if p.default is not p.empty}, **self.preset}
 
     @property
     def required(self) -> list[str]:
@@ -81,12 +84,13 @@ class Card:
         if not isinstance(self.name, str) or not callable(self.fn):
             raise TypeError(f"expected register(name: str, fn: callable), got {self.name!r}, {self.fn!r}")
 
-    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options, after their names and types were checked.
+    def check(self, options: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
+        """The options, after their names and types were checked; `partial` leaves out what has no default.
 
         Raises:
             OptionError: an unknown option (the known ones are named), or a value of the wrong type.
         """
+        options = {**self.preset, **options}
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(f"{k}={v!r}" for k, v in self.defaults.items()) or "none"
@@ -99,7 +103,7 @@ class Card:
                     f"(default {self.defaults.get(name)!r})."
                 )
         missing = [name for name in self.required if name not in options]
-        if missing:
+        if missing and not partial:
             raise OptionError(
                 f"{self.name!r} needs the option {missing[0]!r}: {describe(self.hints.get(missing[0], Any))}."
             )
@@ -123,6 +127,10 @@ class SamplerCard(Card):
         informed: It knows something of the model (statistics of the data): what it does to a model that contradicts
             them, a constant prediction or another Gaussian, is proven by its own tests.
         option_examples: Option sets that only the proof of the options traces.
+        multistep: It uses evaluations of earlier steps.
+        lower: (name, options) of the family's next lower order: growing steps must not make it worse than that.
+        prepare: prepare(denoiser, options) -> options, called by `sk.sample` before anything else: for options that can be
+            found from what is sampled (statistics that belong to the model).
         restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
             repeats parts of it.
     """
@@ -137,6 +145,9 @@ class SamplerCard(Card):
     restarts: bool = True
     informed: bool = False
     option_examples: tuple[dict[str, Any], ...] = ()
+    multistep: bool = False
+    lower: tuple[str, dict[str, Any]] | None = None
+    prepare: Callable[[Any, dict[str, Any]], dict[str, Any]] | None = None
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""
@@ -284,11 +295,13 @@ def registry() -> Registry:
 
 
 def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
-    """A sampler's card from its name, itself, or a plain function."""
+    """A sampler's card from its name (its options may stand behind it: "unipc:order=2"), itself, or a plain function."""
     if isinstance(sampler, SamplerCard):
         return sampler
     if isinstance(sampler, str):
-        return typing.cast(SamplerCard, registry().get("samplers", sampler))
+        name, preset = parse_options(sampler)
+        card = typing.cast(SamplerCard, registry().get("samplers", name))
+        return replace(card, name=sampler, preset=card.check(preset, partial=True)) if preset else card
     if callable(sampler):
         return SamplerCard(getattr(sampler, "__name__", "sampler"), sampler, skip=4)
     raise OptionError(f"sampler must be a name or a function (model, x, grid, noise), got {type(sampler).__name__}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import BudgetError, GridError
 from ..grid.grid import Grid
-from ..grid.named import is_count, make_grid
+from ..grid.named import is_count, lay, make_grid, say_capped
 from ..plan.trace import trace
 from ..process.level import FLOW_FRAME
 from ..process.schedule import Schedule
@@ -28,18 +28,25 @@ def fit_grid(card: SamplerCard, name: str, schedule: Schedule, nfe: int, options
     Raises:
         BudgetError: one step already needs more; says the least.
     """
-    low, high = 1, nfe
-    least = trace(card, make_grid(name, schedule, 1), **options).nfe
-    if nfe < least:
-        raise BudgetError(f"{card.name!r} needs at least {least} network evaluations, got nfe={nfe}.")
-    while low < high:  # NFE grows with the number of steps: bisect
-        middle = (low + high + 1) // 2
+    def fits(n: int) -> bool:
         try:
-            fits = trace(card, make_grid(name, schedule, middle), **options).nfe <= nfe
-        except GridError:  # the grid has fewer trained levels than that
-            fits = False
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return make_grid(name, schedule, low)
+            return trace(card, lay(name, schedule, n), **options).nfe <= nfe
+        except GridError:  # the grid cannot have so many steps
+            return False
+
+    low, high = 1, nfe
+    if fits(high):  # one evaluation a step: the usual case
+        low = high
+    else:
+        least = trace(card, lay(name, schedule, 1), **options).nfe
+        if nfe < least:
+            raise BudgetError(f"{card.name!r} needs at least {least} network evaluations, got nfe={nfe}.")
+        high -= 1
+        while low < high:  # NFE grows with the number of steps: bisect
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    say_capped(schedule, low)
+    return lay(name, schedule, low)
 
 
 def choose_grid(
@@ -67,6 +74,8 @@ def choose_grid(
         return grid
     if grid is not None and not isinstance(grid, str):
         raise GridError(f"grid must be a name or a Grid, got {type(grid).__name__}; explicit levels go to levels=.")
+    if nfe is None and steps is None and not card.traceable:
+        steps = 1  # it lays out its own steps between the ends of the grid
     if (nfe is None) == (steps is None):
         raise BudgetError("say how long to run: exactly one of nfe=, steps=, levels= or a Grid object.")
     for label, count in (("nfe", nfe), ("steps", steps)):
@@ -76,7 +85,7 @@ def choose_grid(
     if nfe is None:
         return make_grid(name, schedule, int(steps or 0))
     if not card.traceable:
-        raise BudgetError(f"{card.name!r} decides itself how often to ask the network; give steps=1 and its tolerances.")
+        raise BudgetError(f"{card.name!r} decides itself how often to ask; leave out nfe= and give its tolerances.")
     return fit_grid(card, name, schedule, int(nfe), options)
 
 

@@ -3,114 +3,41 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from ..errors import DenoiserError, NonFiniteError, OptionError, TraceError
+from ..errors import NonFiniteError, OptionError, TraceError
 from ..grid.grid import Grid
-from ..grid.named import is_count
-from ..model.counting import counting, record, reporting
-from ..model.denoiser import DenoiserLike, require_finite
+from ..model.counting import reporting
+from ..model.denoiser import DenoiserLike
+from ..plan.clock import clocked, planning
 from ..plan.plan import advance, begin
 from ..plan.trace import trace
-from ..process.level import Level
 from ..process.schedule import Schedule
 from ..registry.registry import SamplerCard, resolve
+from .asked import Asked, Nonfinite
 from .choose import choose_grid
-from .noise import CONSTRAINT, PRIOR, Noise, SampleNoise, sample_seeds
+from .noise import CONSTRAINT, Noise, SampleNoise
+from .result import Evaluation, Result
+from .start import Prior, Start
+from .trajectory import Trajectory
 
+BATCH = 512  # samples that a run evaluates at once where nothing is said
+NUMBERS = 2**26  # and at most so many numbers
+EXPLODED = 100.0  # times as large as the first predictions: a run has left the data
 
-class Evaluation(NamedTuple):
-    """What a callback sees after each evaluation, to read and not to change; x in the model's own coordinates."""
-
-    index: int  # type: ignore[assignment]  # shadows tuple.index
-    level: Level
-    x: torch.Tensor
-    denoised: torch.Tensor
-
-
-class Result(NamedTuple):
-    """What a run made.
-
-    Attributes:
-        x: The samples, in the model's own coordinates.
-        nfe: Network rows that were counted, divided by the number of samples.
-        levels: The levels at which the network was called.
-        trajectory: With return_trajectory=True: x at each evaluation and at the end, (evaluations + 1, B, ...).
-        seconds: Wall time of the run.
-        seconds_model: The part of it that was spent in the denoiser.
-        reports: What the sampler said about the run, by name: the mean of the values that it gave.
-    """
-
-    x: torch.Tensor
-    nfe: float
-    levels: tuple[Level, ...]
-    trajectory: torch.Tensor | None
-    seconds: float
-    seconds_model: float
-    reports: dict[str, float]
-
-
-def _start(
-    denoiser: Any, first: Level, num_samples: int | None, shape: Sequence[int] | None, x: torch.Tensor | None,
-    seed: int | Sequence[int], device: Any, dtype: torch.dtype | None,
-) -> tuple[torch.Tensor, SampleNoise]:  # fmt: skip
-    if sum(v is not None for v in (num_samples, shape, x)) != 1:
-        raise OptionError("give exactly one of num_samples=, shape= (batch first) and x=.")
-    if x is not None and not (isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim and len(x)):
-        raise OptionError("x must be a floating-point tensor of shape (B, ...) with at least one sample.")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise OptionError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}.")
-    try:
-        device = torch.device(device or (x.device if x is not None else getattr(denoiser, "device", "cpu")))
-    except (RuntimeError, TypeError) as error:
-        raise OptionError(f"device={device!r}: {error}") from None
-    if dtype is None:
-        dtype = x.dtype if x is not None and x.dtype == torch.float64 else torch.float32
-    if x is not None:
-        noise = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], dtype, device)
-        return x.detach().to(device=device, dtype=dtype, copy=True), noise
-    if num_samples is not None:
-        if not is_count(num_samples):
-            raise OptionError(f"num_samples must be a positive integer, got {num_samples!r}.")
-        if getattr(denoiser, "shape", None) is None:
-            raise OptionError("this denoiser does not know the shape of a sample; give shape=(batch, ...) or x=.")
-        shape = (int(num_samples), *denoiser.shape)
-    if not (isinstance(shape, (tuple, list)) and shape and all(is_count(n) for n in shape)):
-        raise OptionError(f"shape must be the batch's, a tuple of positive integers (B, ...), got {shape!r}.")
-    noise = SampleNoise(sample_seeds(seed, shape[0]), shape[1:], dtype, device)
-    return noise(PRIOR) * denoiser.schedule.prior_std(first), noise
-
-
-class _Run:
-    """The model that a sampler asks during one run: checks, counts, times and reports each evaluation."""
-
-    def __init__(self, denoiser: DenoiserLike, grid: Grid, report: Callable[[Evaluation], None] | None) -> None:
-        self.denoiser, self.grid, self.report = denoiser, grid, report
-        self.levels: list[Level] = []
-        self.rows = 0
-        self.seconds = 0.0
-
-    def __call__(self, x: torch.Tensor, s: float) -> torch.Tensor:
-        level = s if isinstance(s, Level) else self.grid.at(s)
-        start = time.perf_counter()
-        with counting() as count:
-            denoised = self.denoiser(x, level)
-        self.seconds += time.perf_counter() - start
-        if count.rows == 0:  # a denoiser that is no network of ours: one pass
-            record(len(x))
-        self.rows += count.rows or len(x)
-        if not isinstance(denoised, torch.Tensor) or denoised.shape != x.shape:
-            got = tuple(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
-            raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
-        require_finite(denoised, len(self.levels), level)
-        self.levels.append(level)
-        if self.report is not None:
-            self.report(Evaluation(len(self.levels) - 1, level, x * level.scale, denoised))
-        return denoised
+HINTS = {
+    "labels": "labels belong to the denoiser: sk.load(name, labels=...), or denoiser.with_inputs(class_labels=...)",
+    "class_labels": "labels belong to the denoiser: sk.load(name, labels=...), or denoiser.with_inputs(class_labels=...)",
+    "guidance": "guidance belongs to the denoiser: sk.load(name, guidance=...), or solverkit.guidance.classifier_free(...)",
+    "guidance_scale": "guidance belongs to the denoiser: solverkit.guidance.classifier_free(..., scale=...)",
+    "generator": "draws are keyed by seed: pass seed=, an int or one a sample, in the place of a generator",
+    "num_inference_steps": "say nfe= (network evaluations) or steps= (grid steps)",
+}
 
 
 def sample(
@@ -131,36 +58,85 @@ def sample(
     progress: bool = False,
     callback: Callable[[Evaluation], None] | None = None,
     return_trajectory: bool = False,
+    batch_size: int | None = None,
+    on_nonfinite: Nonfinite = "raise",
+    prior: Prior | None = None,
+    grad: bool = False,
     **options: Any,
 ) -> Result:
     """Sample a pretrained network.
 
     Args:
         denoiser: From `sk.wrap`, `sk.load`, `solverkit.problems` or `solverkit.guidance`.
-        sampler: A registered name or a function (model, x, grid, noise, **options) -> x.
+        sampler: A registered name, its options behind it if you like ("unipc:order=2"), or a function
+            (model, x, grid, noise, **options) -> x.
         nfe: Ceiling on network evaluations; the largest step count that fits is used.
         steps: Number of grid steps.
         num_samples: How many samples, where the denoiser knows their shape.
         shape: Shape of the whole batch, (B, ...).
         x: The starting state in the model's own coordinates at the first level (unit normal for VP), (B, ...).
-        seed: An int, or one a sample. Sample i depends on its own seed alone, never on the batch.
+        seed: 0 to 2^63 - 1, or one key a sample (`solverkit.run.noise.sample_seeds`). Sample i depends on its own key
+            alone, never on the batch; draws belong to intervals, so a run in parts draws what the whole run draws.
         grid: A grid's name or a `Grid`. Default: "flow" where the model starts at alpha = 0, "trailing" on discrete
             timesteps, else "karras"; or the sampler's own choice.
         levels: Explicit falling levels, sigma / alpha (sigma in [0, 1] for flow), run exactly as given.
         constrain: constrain(x, level, draw) -> x edits the state (in the frame: x = alpha x_0 + s eps) before each
             evaluation that starts a step; draw(s, t) gives noise. If it has a method finish(x) -> x, that edits the end of
             a run to noise level 0. Needs a traceable sampler. `solverkit.constraints` has some.
-        device, dtype: Of the state; default the denoiser's device and float32 (float64 if x is).
+        device, dtype: Of the state, float32 or float64; default the denoiser's device and float32 (float64 if x is).
         progress: Show a progress bar.
         callback: Called with an `Evaluation` after each one.
         return_trajectory: Keep every evaluated state.
+        batch_size: Samples that are run at once; default at most 512, fewer where samples are large. The samples are the
+            same whatever it is, unless a sampler's rule is one of the whole batch.
+        on_nonfinite: What NaN or inf in a prediction does: "raise", or "mark" the sample (it is NaN at the end, named in
+            `Result.nonfinite`) and go on with the others.
+        prior: A source that is not Gaussian, as a function of unit normal noise (B, ...) -> x; deterministic samplers only.
+        grad: Keep gradients, of x and of the network's parameters. They cost the memory of all evaluations.
         options: Options of the sampler.
 
     Raises:
         SolverKitError: one of its children, saying what was given, what was expected, and what to do.
     """
+    began = time.perf_counter()
+    with clocked() as clock, reporting() as said:
+        card, options = _prepared(denoiser, sampler, options, callback, constrain)
+        with planning():
+            run_grid = choose_grid(card, denoiser.schedule, nfe, steps, grid, levels, options)
+        start = Start(denoiser, num_samples, shape, x, seed, device, dtype, prior, grad)
+        _require_gaussian(card, run_grid, options, start, constrain)
+        batches = _batches(start.shape, batch_size, callable(getattr(denoiser, "rows", None)) and constrain is None)
+        kept = Trajectory(start, batches) if return_trajectory else None
+        with torch.set_grad_enabled(grad), ExitStack() as stack:
+            tick = _progress(stack, card, run_grid, options, len(batches)) if progress else None
+            parts, models = [], []
+            for a, b in batches:
+                report = _reporter(kept, tick, callback)
+                part = denoiser if (a, b) == (0, len(start.noise.seeds)) else _rows(denoiser, a, b, len(start.noise.seeds))
+                model = Asked(part, run_grid, b - a, on_nonfinite, report)
+                out = _run(card, model, start, a, b, constrain, options)
+                if kept is not None:
+                    kept.close(out, card.name)
+                parts.append(out)
+                models.append(model)
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    nonfinite = _checked(card, out, parts, models, run_grid)
+    rows, passes = sum(model.rows for model in models), sum(model.passes for model in models)
+    return Result(
+        out, rows / len(out), tuple(models[0].levels), None if kept is None else kept.states,
+        time.perf_counter() - began, sum(model.seconds for model in models),
+        {name: _said(values) for name, values in said.items()}, clock.seconds, passes, nonfinite,
+    )  # fmt: skip
+
+
+def _prepared(
+    denoiser: Any, sampler: Any, options: dict[str, Any], callback: Any, constrain: Any
+) -> tuple[SamplerCard, dict[str, Any]]:
+    """The sampler's card and its options, after all that can be refused before a run was refused."""
     card = resolve(sampler)
-    options = card.check(options)
+    for name, hint in HINTS.items():
+        if name in options and name not in card.options:
+            raise OptionError(f"sk.sample takes no {name}=: {hint}.")
     if not isinstance(getattr(denoiser, "schedule", None), Schedule) or not callable(denoiser):
         raise OptionError(f"denoiser must come from sk.load or sk.wrap, got {type(denoiser).__name__}: {denoiser!r:.60}.")
     for label, hook in (("callback", callback), ("constrain", constrain)):
@@ -168,48 +144,71 @@ def sample(
             raise OptionError(f"{label} must be a function, got {type(hook).__name__}.")
     if constrain is not None and not card.traceable:
         raise OptionError(f"constrain= drives a plan, and {card.name!r} has none (pull-only); choose another sampler.")
-    run_grid = choose_grid(card, denoiser.schedule, nfe, steps, grid, levels, options)
-    first, last = run_grid[0], run_grid[-1]
-    state, draw = _start(denoiser, first, num_samples, shape, x, seed, device, dtype)
-    states: list[torch.Tensor] = []
+    if card.prepare is None:
+        return card, card.check(options)
+    with planning():
+        return card, card.check(card.prepare(denoiser, card.check(options, partial=True)))
 
-    with torch.no_grad(), ExitStack() as stack, reporting() as said:
-        tick = _progress(stack, card, run_grid, options) if progress else None
 
-        def report(evaluation: Evaluation) -> None:
-            if return_trajectory:
-                states.append(evaluation.x if callback is None else evaluation.x.clone())
-            if tick is not None:
-                tick()
-            if callback is not None:
-                callback(evaluation)
+def _batches(shape: tuple[int, ...], batch_size: int | None, divisible: bool) -> list[tuple[int, int]]:
+    """(start, stop) of the samples that are run together; all where nobody said how their inputs could be divided."""
+    if batch_size is None and not divisible:
+        batch_size = shape[0]
+    elif batch_size is None:
+        one = max(int(torch.Size(shape[1:]).numel()), 1)
+        batch_size = max(min(BATCH, NUMBERS // one), 1)
+    elif isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch_size must be a positive integer, got {batch_size!r}.")
+    return [(a, min(a + batch_size, shape[0])) for a in range(0, shape[0], batch_size)]
 
-        watched = return_trajectory or progress or callback is not None
-        model = _Run(denoiser, run_grid, report if watched else None)
-        start = time.perf_counter()
-        state = state / first.scale
-        if constrain is None:
-            state = card.fn(model, state, run_grid, Noise(draw), **options)
-        else:
-            state = _push(card, model, state, run_grid, draw, constrain, options)
-        if not isinstance(state, torch.Tensor):
-            raise OptionError(f"{card.name!r} returned {type(state).__name__}, expected the final state.")
-        out = state * last.scale
-        seconds = time.perf_counter() - start
-    if not bool(torch.isfinite(out).all()):
-        raise NonFiniteError(f"{card.name!r} made NaN or inf out of finite predictions; fewer or other levels may help.")
-    if return_trajectory and any(s.shape != out.shape for s in states):
-        raise OptionError(f"{card.name!r} steps through its samples one by one; return_trajectory needs a single sample.")
-    trajectory = torch.stack([*states, out]) if return_trajectory else None
-    reports = {name: sum(values) / len(values) for name, values in said.items()}
-    return Result(out, model.rows / len(out), tuple(model.levels), trajectory, seconds, model.seconds, reports)
+
+def _rows(denoiser: Any, start: int, stop: int, total: int) -> Any:
+    """The denoiser with the inputs of samples start .. stop - 1; itself where it has none of its own for each sample."""
+    rows = getattr(denoiser, "rows", None)
+    return rows(start, stop, total) if callable(rows) else denoiser
+
+
+def _reporter(
+    kept: Trajectory | None, tick: Callable[[], None] | None, callback: Callable[[Evaluation], None] | None
+) -> Callable[[Evaluation], None] | None:
+    if kept is None and tick is None and callback is None:
+        return None
+
+    def report(evaluation: Evaluation) -> None:
+        if kept is not None:
+            kept.add(evaluation.x if callback is None else evaluation.x.clone())
+        if tick is not None:
+            tick()
+        if callback is not None:
+            callback(evaluation)
+
+    return report
+
+
+def _run(
+    card: SamplerCard, model: Asked, start: Start, a: int, b: int, constrain: Callable[..., torch.Tensor] | None,
+    options: dict[str, Any],
+) -> torch.Tensor:  # fmt: skip
+    """Samples a .. b - 1 at the end of the run, in the model's own coordinates."""
+    grid = model.grid
+    state, draw = start.rows(grid[0], a, b)
+    state = state / grid[0].scale
+    if constrain is None:
+        state = card.fn(model, state, grid, Noise(draw), **options)
+    else:
+        state = _push(card, model, state, draw, constrain, options, (a, b, start.shape[0]))
+    if not isinstance(state, torch.Tensor):
+        raise OptionError(f"{card.name!r} returned {type(state).__name__}, expected the final state.")
+    return state * grid[-1].scale
 
 
 def _push(
-    card: SamplerCard, model: _Run, x: torch.Tensor, grid: Grid, draw: SampleNoise,
-    constrain: Callable[..., torch.Tensor], options: dict[str, Any],
+    card: SamplerCard, model: Asked, x: torch.Tensor, draw: SampleNoise, constrain: Callable[..., torch.Tensor],
+    options: dict[str, Any], batch: tuple[int, int, int],
 ) -> torch.Tensor:  # fmt: skip
-    plan = trace(card, grid, **options)
+    if batch[:2] != (0, batch[2]):
+        constrain = _rows(constrain, *batch)
+    plan = trace(card, model.grid, **options)
     edits = Noise(lambda ordinal, s, t: draw(CONSTRAINT + ordinal, s, t))
     x, state = begin(plan, x, draw)
     for level, boundary in zip(plan.levels, plan.boundary):
@@ -223,13 +222,65 @@ def _push(
     return finish(x) if finish is not None and plan.grid[-1] == 0 else x
 
 
-def _progress(stack: ExitStack, card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Callable[[], None]:
+def _require_gaussian(card: SamplerCard, grid: Grid, options: dict[str, Any], start: Start, constrain: Any) -> None:
+    """Noise of a run is that of a Gaussian path: another source allows none.
+
+    Raises:
+        OptionError: a sampler or a constraint that draws, on a source that is not Gaussian.
+    """
+    if start.prior is None:
+        return
+    if constrain is not None or not card.traceable or trace(card, grid, **options).draws:
+        what = "constrain= adds Gaussian noise" if constrain is not None else f"{card.name!r} may add Gaussian noise"
+        raise OptionError(
+            f"{what}, and this run starts from a source that is not Gaussian (prior=): take a deterministic, traceable "
+            "sampler such as 'heun' or 'dpmpp-2m'."
+        )
+
+
+def _checked(
+    card: SamplerCard, out: torch.Tensor, parts: list[torch.Tensor], models: list[Asked], grid: Grid
+) -> tuple[int, ...]:
+    """Mark what is not finite, or refuse it; warn of samples that exploded."""
+    marked = [
+        torch.zeros(len(part), dtype=torch.bool, device=part.device) if model.marked is None else model.marked
+        for part, model in zip(parts, models)
+    ]
+    bad = torch.cat(marked)
+    finite = torch.isfinite(out.detach()).flatten(1).all(1)
+    if models[0].on_nonfinite == "mark":
+        bad = bad | ~finite
+        if bool(bad.any()):
+            with torch.no_grad():
+                out[bad] = torch.nan
+    elif not bool(finite.all()):
+        raise NonFiniteError(f"{card.name!r} made NaN or inf out of finite predictions; fewer or other levels may help.")
+    size = float(out.detach()[~bad].abs().max()) if not bool(bad.all()) else 0.0
+    if grid[-1] == 0 and size > EXPLODED * max(1.0, *(model.largest for model in models)):
+        warnings.warn(
+            f"the samples reach {size:.3g}, more than {EXPLODED:g} times what the network predicted first: it has left "
+            "the data. Keep predictions in their range (solverkit.guidance.clip or dynamic_threshold, a smaller guidance "
+            "scale), or take more steps or a sampler of lower order.",
+            stacklevel=3,
+        )
+    return tuple(bad.nonzero().flatten().tolist())
+
+
+def _said(values: list[float | str]) -> float | str:
+    """The mean of what was said in numbers, or the last word."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    return sum(numbers) / len(numbers) if len(numbers) == len(values) else str(values[-1])
+
+
+def _progress(
+    stack: ExitStack, card: SamplerCard, grid: Grid, options: dict[str, Any], batches: int
+) -> Callable[[], None]:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     total = None  # unknown for a solver that decides itself
     if card.traceable:
         with suppress(TraceError):
-            total = trace(card, grid, **options).nfe
+            total = trace(card, grid, **options).nfe * batches
     bar = stack.enter_context(
         Progress(
             *Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn()

@@ -1,0 +1,104 @@
+"""The model that a sampler asks during one run: it checks, counts, times and reports each evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+
+from ..errors import DenoiserError
+from ..grid.grid import Grid
+from ..model.counting import counting, record
+from ..model.denoiser import DenoiserLike, require_finite
+from ..process.level import Level
+from .result import Evaluation
+
+Nonfinite = Literal["raise", "mark"]
+
+
+class Asked:
+    """model(x, s) of one batch of a run; s a level, or one a row.
+
+    Attributes:
+        denoiser: What is asked.
+        levels: At which levels, in order.
+        rows, passes: What networks evaluated so far.
+        seconds: Spent in the denoiser.
+        marked: Rows of the batch whose prediction was not finite, as a mask; None where there was none.
+        largest: Largest |D| of the first evaluation: how wide the data are.
+    """
+
+    takes_rows = True
+
+    def __init__(
+        self, denoiser: DenoiserLike, grid: Grid, batch: int, on_nonfinite: Nonfinite,
+        report: Callable[[Evaluation], None] | None,
+    ) -> None:  # fmt: skip
+        self.denoiser, self.grid, self.batch, self.report = denoiser, grid, batch, report
+        self.on_nonfinite = on_nonfinite
+        self.levels: list[Level] = []
+        self.rows = self.passes = 0
+        self.seconds = 0.0
+        self.marked: torch.Tensor | None = None
+        self.largest = 0.0
+
+    def __call__(self, x: torch.Tensor, s: float | Sequence[float]) -> torch.Tensor:
+        if isinstance(s, (tuple, list)):
+            return self._a_row_each(x, [self._level(v) for v in s])
+        level = self._level(s)
+        denoised = self._timed(x, level)
+        if not isinstance(denoised, torch.Tensor) or denoised.shape != x.shape:
+            got = tuple(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
+            raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
+        denoised = self._finite(denoised, level)
+        if not self.levels:
+            self.largest = float(denoised.detach().abs().max())
+        self.levels.append(level)
+        if self.report is not None:
+            self.report(Evaluation(len(self.levels) - 1, level, x * level.scale, denoised))
+        return denoised
+
+    def _level(self, s: Any) -> Level:
+        return s if isinstance(s, Level) else self.grid.at(float(s))
+
+    def _timed(self, x: torch.Tensor, level: Any) -> torch.Tensor:
+        start = time.perf_counter()
+        with counting() as count:
+            denoised = self.denoiser(x, level)
+        self.seconds += time.perf_counter() - start
+        if count.rows == 0:  # a denoiser that is no network of ours: one pass
+            record(len(x))
+        self.rows += count.rows or len(x)
+        self.passes += count.passes or 1
+        return denoised
+
+    def _a_row_each(self, x: torch.Tensor, levels: list[Level]) -> torch.Tensor:
+        """Rows at levels of their own: in one pass where the denoiser takes them so, else those of one level together."""
+        if len(levels) != len(x):
+            raise DenoiserError(f"{len(levels)} levels were given for {len(x)} rows: one level, or one a row.")
+        places = [(float(level), level.time, level.scale) for level in levels]  # levels that are equal may be told other times
+        if len(set(places)) == 1:
+            return self(x, levels[0])
+        if getattr(self.denoiser, "takes_rows", False):
+            denoised = self._timed(x, tuple(levels))
+            require_finite(denoised, len(self.levels), max(levels))
+            self.levels.append(max(levels))
+            return denoised
+        denoised = torch.empty_like(x)
+        for place in dict.fromkeys(places):
+            own = [i for i, other in enumerate(places) if other == place]
+            rows = torch.tensor(own, device=x.device)
+            denoised[rows] = self(x[rows], levels[own[0]])
+        return denoised
+
+    def _finite(self, denoised: torch.Tensor, level: Level) -> torch.Tensor:
+        if self.on_nonfinite == "raise" or len(denoised) != self.batch:
+            require_finite(denoised, len(self.levels), level)
+            return denoised
+        bad = ~torch.isfinite(denoised).flatten(1).all(1)
+        if bool(bad.any()):
+            self.marked = bad if self.marked is None else self.marked | bad
+            denoised = torch.where(bad.reshape(-1, *[1] * (denoised.ndim - 1)), torch.zeros_like(denoised), denoised)
+        return denoised

@@ -1,0 +1,60 @@
+"""What a run makes, and what a callback sees of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ..process.level import Level
+
+
+class Evaluation(NamedTuple):
+    """What a callback sees after each evaluation, to read and not to change; x in the model's own coordinates.
+
+    In a run of several batches the index begins again with each of them.
+    """
+
+    index: int  # type: ignore[assignment]  # shadows tuple.index
+    level: Level
+    x: torch.Tensor
+    denoised: torch.Tensor
+
+
+class Result(NamedTuple):
+    """What a run made.
+
+    Attributes:
+        x: The samples, in the model's own coordinates.
+        nfe: Network rows that were counted, divided by the number of samples.
+        levels: The levels at which the network was called (of the first batch).
+        trajectory: With return_trajectory=True: x at each evaluation and at the end, (evaluations + 1, B, ...).
+        seconds: Wall time from the call to the answer.
+        seconds_model: The part of it that was spent in the denoiser.
+        reports: What the sampler said about the run, by name: the mean of the numbers that it gave, or its last word.
+        seconds_plan: The part that was spent on planning: tracing, fitting a budget, whatever a sampler searches first.
+        passes: Calls of the network, whatever their batch.
+        nonfinite: With on_nonfinite="mark": the samples whose prediction was NaN or inf; they are NaN in x.
+    """
+
+    x: torch.Tensor
+    nfe: float
+    levels: tuple[Level, ...]
+    trajectory: torch.Tensor | None
+    seconds: float
+    seconds_model: float
+    reports: dict[str, float | str]
+    seconds_plan: float = 0.0
+    passes: int = 0
+    nonfinite: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = [f"x={tuple(self.x.shape)} {str(self.x.dtype).removeprefix('torch.')}", f"nfe={self.nfe:g}"]
+        parts += [f"seconds={self.seconds:.3g}"]
+        if self.trajectory is not None:
+            parts.append(f"trajectory={tuple(self.trajectory.shape)}")
+        if self.reports:
+            parts.append(f"reports={self.reports}")
+        if self.nonfinite:
+            parts.append(f"nonfinite={list(self.nonfinite)}")
+        return f"Result({', '.join(parts)})"
