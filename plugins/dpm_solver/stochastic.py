@@ -66,12 +66,12 @@ def dpmpp_2m_sde(
         s_noise: Standard deviation of the noise.
         solver_type: Weight of the difference: (1 - r^(1+eta)) / 2, or (1 + eta) h phi_2(-(1 + eta) h).
         lower_order_final: The last step is of first order.
-        released: The published rule of orders, for steps of any growth and without an ending.
+        released: The published rule of orders, for steps of any growth.
     """
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    orders = usable_orders(2, grid, lower_order_final and not released, released)
+    orders = usable_orders(2, grid, lower_order_final, released)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
@@ -118,7 +118,7 @@ def dpmpp_3m_sde(
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    orders = usable_orders(3, grid, lower_order_final and not released, released)
+    orders = usable_orders(3, grid, lower_order_final, released)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]
