@@ -41,7 +41,7 @@ def main() -> None:
             cosine = sum(cosines) / len(cosines)
             angle = math.acos(min(cosine, 1.0))
             base = error("ddim")
-            told = error("lml", solver="ddim", published_arithmetic=True) / base
+            told = error("lml", solver="ddim", released=True) / base
             turned = error("lml", solver="ddim", random_angle=max(angle, 1e-6)) / base
             print(f"{name} NFE {nfe}: cosine {cosine:.5f}, float32 {told:.3f}, turned at random {turned:.3f}", flush=True)
 

@@ -26,7 +26,7 @@ def main() -> None:
                 options = row["options"]
                 if row["model"] != model or row["sampler"] != "lml" or options.get("solver") != solver:
                     continue
-                name = "kappa = 0, published float32" if "published_arithmetic" in options else "kappa = 0, closed form"
+                name = "kappa = 0, published float32" if "released" in options else "kappa = 0, closed form"
                 if "momentum" in options:
                     name = f"c = {round(options['momentum'] * dim / 1e-3, 2):g}"
                 curves.setdefault(name, {})[row["budget"]] = row["ode_error"] / base[row["budget"]]

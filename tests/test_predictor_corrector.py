@@ -105,12 +105,12 @@ def test_published_mode_is_the_released_update(kind, predictor, corrector):
     if (predictor, corrector) == ("none", "none"):
         with pytest.raises(sk.errors.TraceError):
             grid = sk.make_grid("score-sde", SCHEDULES[kind], N)
-            sk.trace("pc", grid, predictor="none", corrector="none", published=True)
+            sk.trace("pc", grid, predictor="none", corrector="none", released=True)
         return
     schedule, reference = SCHEDULES[kind], Reference(kind)
     target = mixture(dim=6, modes=3, schedule=schedule)
     grid = sk.make_grid("score-sde", schedule, N)
-    options = {"predictor": predictor, "corrector": corrector, "n_steps": 2, "snr": 0.16, "published": True}
+    options = {"predictor": predictor, "corrector": corrector, "n_steps": 2, "snr": 0.16, "released": True}
     if kind == "subvp" and predictor == "ancestral":
         with pytest.raises(OptionError, match="sub-VP"):
             sk.trace("pc", grid, **options)
@@ -135,7 +135,7 @@ def test_published_mode_is_the_released_update(kind, predictor, corrector):
 
 def test_published_mode_refuses_processes_without_tables():
     with pytest.raises(OptionError, match="VE"):
-        sk.sample(gaussian(schedule=sk.Flow()), "pc", steps=5, num_samples=2, published=True)
+        sk.sample(gaussian(schedule=sk.Flow()), "pc", steps=5, num_samples=2, released=True)
 
 
 def test_recipes_and_special_cases():
