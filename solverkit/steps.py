@@ -22,9 +22,14 @@ from .process.level import Level, from_ratio
 
 __all__ = [
     "History", "contraction", "exact_step", "from_ratio", "norm", "per_sample", "phi", "step_length", "usable_order",
+    "usable_orders",
 ]  # fmt: skip
 
 History = list[tuple[Level, Any]]
+
+GROWTH = 2.5  # times the step before: over a longer one a multistep method extrapolates too far
+LONGEST = 0.88  # in log-SNR: over longer steps a parabola through three predictions is worse than a line through two
+FLAT = 4.0  # sigma / alpha above which predictions hardly change, whatever the step
 
 
 def phi(k: int, z: float) -> float:
@@ -65,6 +70,39 @@ def usable_order(order: int, i: int, grid: Grid, t: Level, history: Sequence[Any
     if lower_order_final and grid.run_steps < 15:
         order = min(order, len(grid) - 1 - i)
     return max(1, min(order, finite))
+
+
+def usable_orders(order: int, grid: Grid, lower_order_final: bool = True, released: bool = False) -> list[int]:
+    """The order of each step of a multistep method in log-SNR: as named where the steps allow it, else lower.
+
+    * A step of infinite length, from alpha = 0 or to 0, is of first order, and no history reaches over it.
+    * History fills: the first finite step is of first order, the second of second.
+    * No order above 1 where a step is more than 2.5 times as long in log-SNR as the one before it, and no third order where
+      that holds of the one before.
+    * Third order only where every step that could have it is at most 0.88 long; steps from above sigma / alpha = 4, where
+      predictions hardly change, are not asked.
+    * lower_order_final: the last step is of first order, the one before it at most of second, and so on.
+
+    Args:
+        order: 1 to 3.
+        grid: Of the run.
+        lower_order_final: See above.
+        released: The rule of the published codes instead: full order whatever the steps, and an ending only in runs of
+            fewer than 15 steps.
+    """
+    n = len(grid) - 1
+    finite = [math.isfinite(s.lam) and t > 0 for s, t in zip(grid.levels, grid.levels[1:])]
+    length = [step_length(s, t) if ok else math.inf for ok, s, t in zip(finite, grid.levels, grid.levels[1:])]
+    calm = [i > 0 and finite[i] and finite[i - 1] and (released or length[i] <= GROWTH * length[i - 1]) for i in range(n)]
+    orders = []
+    for i in range(n):
+        k = next((k for k in range(order, 1, -1) if i >= k - 1 and all(calm[i - j] for j in range(k - 1))), 1)
+        if lower_order_final and (not released or grid.run_steps < 15):
+            k = min(k, n - i)
+        orders.append(k)
+    if not released and any(orders[i] > 2 and grid[i].ratio <= FLAT and length[i] > LONGEST for i in range(n)):
+        orders = [min(k, 2) for k in orders]
+    return orders
 
 
 def per_sample(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

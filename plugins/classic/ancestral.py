@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
 
@@ -19,6 +20,13 @@ def _contraction(s: Any, t: Any) -> float:
     return t * s.alpha / (t.alpha * s)
 
 
+def _ddim_order(options: dict[str, Any]) -> int | None:
+    return 1 if options["eta"] == 0 else None
+
+
+@sk.sampler(
+    "ddim", order=_ddim_order, reference="Song, Meng, Ermon 2021, eq. 12", variants=({"eta": 0.5}, {"eta": 1.0})
+)
 def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
     """DDIM: noise u = eta t sqrt(1 - r^2), at most t.
 
@@ -31,6 +39,9 @@ def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
     return euler_ancestral(model, x, grid, noise, eta)
 
 
+@sk.sampler(
+    "euler-ancestral", reference="k-diffusion, sample_euler_ancestral", variants=({"eta": 0.5, "s_noise": 1.003},)
+)
 def euler_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:
     """Euler to a lower level, then noise up to t: the ancestral step of k-diffusion in any frame.
 
@@ -52,6 +63,7 @@ def euler_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0
     return x
 
 
+@sk.sampler("ddpm", reference="Ho et al. 2020, eq. 6-7")
 def ddpm(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """DDPM's ancestral step: the posterior q(x_t | x_s, x_0 = D), for any pair of levels.
 

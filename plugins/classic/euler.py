@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
 
 
+@sk.sampler("euler", order=1, reference="Karras et al. 2022, Algorithm 1")
 def euler(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """Euler's method: x+ = x + (t - s) (x - D) / s.
 
@@ -20,6 +22,16 @@ def euler(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return x
 
 
+def _heun_order(options: dict[str, Any]) -> int | None:
+    return 2 if options["s_churn"] == 0 else None
+
+
+@sk.sampler(
+    "heun",
+    order=_heun_order,
+    reference="Karras et al. 2022, Algorithms 1 and 2",
+    variants=({"s_churn": 5.0, "s_noise": 1.003},),
+)
 def heun(
     model: Any,
     x: Any,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import solverkit as sk
 from solverkit import Grid
 from solverkit.process.level import to_ratio
+from solverkit.steps import usable_orders
 
 from .quadrature import lagrange_weights
 
@@ -25,6 +26,18 @@ def _check_order(order: int, most: int) -> None:
         raise sk.errors.OptionError(f"order must be 1 to {most}, got {order}.")
 
 
+def _order(options: dict[str, Any]) -> int:
+    return int(options["order"])
+
+
+@sk.sampler(
+    "adams-bashforth",
+    order=_order,
+    reference="Hairer, Norsett, Wanner 1993, III.5",
+    variants=({"order": 1}, {"order": 2}, {"order": 4}),
+    multistep=True,
+    lower=("adams-bashforth", {"order": 2}),
+)
 def adams_bashforth(model: Any, x: Any, grid: Grid, noise: Any, order: int = 3) -> Any:
     """Variable-step Adams-Bashforth: the slope d = (x - D) / s as a polynomial in s through the last `order` evaluations.
 
@@ -46,6 +59,15 @@ def adams_bashforth(model: Any, x: Any, grid: Grid, noise: Any, order: int = 3) 
     return x
 
 
+@sk.sampler(
+    "ipndm",
+    order=lambda options: min(int(options["order"]), 2),
+    smooth_steps=True,
+    reference="Zhang and Chen 2023, eq. 40-42",
+    variants=({"order": 1}, {"order": 2}, {"order": 3}),
+    multistep=True,
+    lower=("ipndm", {"order": 1}),
+)
 def ipndm(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
     """iPNDM: Adams-Bashforth with the constant weights of equal steps, whatever the steps are.
 
@@ -65,6 +87,22 @@ def ipndm(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
     return x
 
 
+@sk.sampler(
+    "deis",
+    order=_order,
+    order_options={"lower_order_final": False},
+    reference="Zhang and Chen 2023, Proposition 3",
+    variants=(
+        {"order": 1},
+        {"order": 2},
+        {"order": 2, "variable": "rho"},
+        {"order": 3, "variable": "rho"},
+        {"order": 2, "variable": "log-rho"},
+        {"order": 3, "variable": "log-rho"},
+    ),
+    multistep=True,
+    lower=("deis", {"order": 2}),
+)
 def deis(
     model: Any,
     x: Any,
@@ -84,7 +122,7 @@ def deis(
     Args:
         order: 1 to 3, the number of evaluations that the polynomial goes through.
         variable: What it is a polynomial of.
-        lower_order_final: Fall to order 1 in the last step of a run of fewer than 15 steps (and 2 in the one before).
+        lower_order_final: The last step is of first order, the one before it at most of second.
     """
     _check_order(order, 3)
     schedule, frame, steps = grid.schedule, grid.frame, len(grid) - 1
@@ -95,12 +133,15 @@ def deis(
     }
     to_variable = maps[variable]
     logarithmic = getattr(schedule, "told", "sigma") != "sigma"
+    orders = usable_orders(order, grid, lower_order_final=False)
     history: list[Any] = []
     nodes: list[float] = []
     for i, (s, t) in enumerate(grid.steps()):
         d = sk.keep((x - model(x, s)) / s)
         history, nodes = [d, *history[: order - 1]], [to_variable(float(s)), *nodes[: order - 1]]
-        k = min(len(history), steps - i) if lower_order_final and grid.run_steps < 15 else len(history)
+        k = min(len(history), steps - i) if lower_order_final else len(history)
+        if variable == "log-rho":
+            k = min(k, orders[i])
         if t == 0 and (variable == "log-rho" or (variable == "time" and logarithmic)):
             k = 1  # the polynomial has no value at the end
         usable = [j for j in range(k) if math.isfinite(nodes[j]) and nodes[j] not in nodes[:j]]

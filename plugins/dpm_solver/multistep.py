@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import solverkit as sk
 from solverkit import Grid
-from solverkit.steps import History, contraction, exact_step, phi, step_length, usable_order
+from solverkit.steps import History, contraction, exact_step, phi, step_length, usable_orders
+
+LU_2022B = "Lu et al. 2022, arXiv 2211.01095"
+ENDING = {"lower_order_final": False}  # of the order proof
 
 
+@sk.sampler(
+    "dpmpp-2m",
+    order=2,
+    order_options=ENDING,
+    reference=LU_2022B,
+    variants=({"solver_type": "heun"}, {"released": True}),
+    multistep=True,
+    lower=("euler", {}),
+)
 def dpmpp_2m(
     model: Any,
     x: Any,
@@ -15,6 +28,7 @@ def dpmpp_2m(
     noise: Any,
     solver_type: Literal["midpoint", "heun"] = "midpoint",
     lower_order_final: bool = True,
+    released: bool = False,
 ) -> Any:
     """DPM-Solver++(2M): x+ = (t/s) x + alpha_t (1 - r) (m_0 + D / 2), D = (m_0 - m_-1) h / h_prev.
 
@@ -23,13 +37,15 @@ def dpmpp_2m(
     Source: Lu et al. 2022b (DPM-Solver++), Algorithm 2.
 
     Args:
-        lower_order_final: In a run of fewer than 15 steps the last step is of first order.
+        solver_type: Weight of D, "midpoint" or "heun".
+        lower_order_final: The last step is of first order.
+        released: The published rule of orders: second order over steps that grow too much for it as well.
     """
     history: History = []
-    for i, (s, t) in enumerate(grid.steps()):
+    orders = usable_orders(2, grid, lower_order_final, released)
+    for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
-        order = usable_order(2, i, grid, t, history, lower_order_final)
         x = exact_step(x, m0, s, t)
         if order == 2:
             h, (previous, m1) = step_length(s, t), history[1]
@@ -51,6 +67,15 @@ def third_differences(history: History, h: float, released: bool) -> tuple[Any, 
     return d1, d2 if released else 2 * d2
 
 
+@sk.sampler(
+    "dpmpp-3m",
+    order=lambda options: 2 if options["released"] else 3,
+    order_options=ENDING,
+    reference=LU_2022B,
+    variants=({"released": True},),
+    multistep=True,
+    lower=("dpmpp-2m", {}),
+)
 def dpmpp_3m(
     model: Any,
     x: Any,
@@ -63,21 +88,20 @@ def dpmpp_3m(
 
     D1 and D2 are h and h^2 times the derivatives of m in lam from three evaluations, one evaluation a step. Order 3 with
     exact starting values; the first-order first step leaves a term of second order that matters where the run starts at
-    low noise. released=True is the published code (LuChengTHU/dpm-solver, also diffusers and k-diffusion), whose D2 is
-    half the second derivative: order 2 (measured 2.08 where the corrected one has 3.07). The default was chosen by error
-    at NFE 5 to 20 on the default suite: corrected over released 0.976 in the geometric mean (mnist 0.999, mnist-flow 0.983,
-    mixture 0.947; between 0.80 and 1.06 in single cells), so the two are close below 15 evaluations.
+    low noise. Steps that are too long or grow too fast for third order take second or first (`solverkit.steps`).
+    released=True is the published code (LuChengTHU/dpm-solver, also diffusers and k-diffusion), whose D2 is half the second
+    derivative: order 2.
     Source: Lu et al. 2022b (DPM-Solver++), section 4.2 and appendix B.
 
     Args:
-        released: Use the published second difference.
-        lower_order_final: In a run of fewer than 15 steps the last two steps are of second and first order.
+        released: The published second difference and rule of orders.
+        lower_order_final: The last step is of first order, the one before it at most of second.
     """
     history: History = []
-    for i, (s, t) in enumerate(grid.steps()):
+    orders = usable_orders(3, grid, lower_order_final, released)
+    for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]
-        order = usable_order(3, i, grid, t, history, lower_order_final)
         x = exact_step(x, m0, s, t)
         if order == 1:
             continue

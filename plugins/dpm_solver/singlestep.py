@@ -9,11 +9,16 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
 from solverkit.steps import contraction, exact_step, phi, step_length
 
 Inner = Literal["ratio", "nodes"]
+
+
+LU_2022 = "Lu et al. 2022, arXiv 2206.00927"
+LU_2022B = "Lu et al. 2022, arXiv 2211.01095"
 
 
 def pack_orders(order: int, grid: Grid) -> list[int]:
@@ -81,6 +86,11 @@ def _packed(model: Any, x: Any, grid: Grid, order: int, data: bool, r1: float, r
     return x
 
 
+def _third_order(options: dict[str, Any]) -> int:
+    return 3 if abs(options["r2"] - 2 / 3) < 1e-9 and options["inner"] == "ratio" else 2
+
+
+@sk.sampler("dpm-solver-1", order=1, reference=LU_2022)
 def dpm_solver_1(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """DPM-Solver-1: the exact step for a frozen prediction, (t/s) x + alpha_t (1 - r) D.
 
@@ -92,6 +102,7 @@ def dpm_solver_1(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return x
 
 
+@sk.sampler("dpm-solver-2", order=2, reference=LU_2022, variants=({"r1": 0.3},))
 def dpm_solver_2(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, inner: Inner = "ratio") -> Any:
     """DPM-Solver-2 (noise form, single-step): x+ = (a_t/a_s) x - t (e^h - 1) [E_0 + (E_1 - E_0) / (2 r1)].
 
@@ -105,6 +116,7 @@ def dpm_solver_2(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, in
     return _packed(model, x, grid, 2, False, r1, 2 / 3, inner)
 
 
+@sk.sampler("dpm-solver-3", order=_third_order, reference=LU_2022, variants=({"r2": 0.8},))
 def dpm_solver_3(
     model: Any, x: Any, grid: Grid, noise: Any, r1: float = 1 / 3, r2: float = 2 / 3, inner: Inner = "ratio"
 ) -> Any:
@@ -120,6 +132,7 @@ def dpm_solver_3(
     return _packed(model, x, grid, 3, False, r1, r2, inner)
 
 
+@sk.sampler("dpmpp-2s", order=2, reference=LU_2022B, variants=({"r1": 0.3},))
 def dpmpp_2s(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, inner: Inner = "ratio") -> Any:
     """DPM-Solver++(2S): x+ = (t/s) x + alpha_t (1 - r) [m_0 + (m_1 - m_0) / (2 r1)], m_1 at lam_s + r1 h.
 
@@ -132,6 +145,7 @@ def dpmpp_2s(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, inner:
     return _packed(model, x, grid, 2, True, r1, 2 / 3, inner)
 
 
+@sk.sampler("dpmpp-3s", order=_third_order, reference=LU_2022B, variants=({"r2": 0.8},))
 def dpmpp_3s(
     model: Any, x: Any, grid: Grid, noise: Any, r1: float = 1 / 3, r2: float = 2 / 3, inner: Inner = "ratio"
 ) -> Any:

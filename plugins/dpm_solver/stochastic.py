@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
+import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.steps import History, contraction, phi, step_length, usable_order
+from solverkit.steps import History, contraction, phi, step_length, usable_orders
 
-from .multistep import third_differences
+from .multistep import ENDING, LU_2022B, third_differences
+
+
+def _sde_order(order: int) -> Callable[[dict[str, Any]], int | None]:
+    def of(options: dict[str, Any]) -> int | None:
+        if options["eta"] != 0:
+            return None
+        return 2 if options["released"] else order
+
+    return of
 
 
 def _first_order(x: Any, m0: Any, s: Level, t: Level, eta: float) -> Any:
@@ -25,6 +36,15 @@ def _noise(x: Any, s: Level, t: Level, eta: float, s_noise: float, noise: Any) -
     return x + (s_noise * t * math.sqrt(1 - contraction(s, t) ** (2 * eta))) * noise(s, t)
 
 
+@sk.sampler(
+    "dpmpp-2m-sde",
+    order=_sde_order(2),
+    order_options=ENDING,
+    reference=LU_2022B,
+    variants=({"eta": 0.0}, {"eta": 0.5, "solver_type": "heun"}),
+    multistep=True,
+    lower=("ddpm", {}),
+)
 def dpmpp_2m_sde(
     model: Any,
     x: Any,
@@ -33,7 +53,8 @@ def dpmpp_2m_sde(
     eta: float = 1.0,
     s_noise: float = 1.0,
     solver_type: Literal["midpoint", "heun"] = "midpoint",
-    lower_order_final: bool = False,
+    lower_order_final: bool = True,
+    released: bool = False,
 ) -> Any:
     """DPM-Solver++(2M) SDE: r^(1 + eta) in place of r, plus noise t sqrt(1 - r^(2 eta)) z.
 
@@ -44,15 +65,16 @@ def dpmpp_2m_sde(
         eta: Strength of the noise (not the eta of DDIM).
         s_noise: Standard deviation of the noise.
         solver_type: Weight of the difference: (1 - r^(1+eta)) / 2, or (1 + eta) h phi_2(-(1 + eta) h).
-        lower_order_final: In a run of fewer than 15 steps the last step is of first order.
+        lower_order_final: The last step is of first order.
+        released: The published rule of orders, for steps of any growth.
     """
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    for i, (s, t) in enumerate(grid.steps()):
+    orders = usable_orders(2, grid, lower_order_final, released)
+    for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
-        order = usable_order(2, i, grid, t, history, lower_order_final)
         x = _first_order(x, m0, s, t, eta)
         if order == 2:
             h, (previous, m1) = step_length(s, t), history[1]
@@ -63,6 +85,15 @@ def dpmpp_2m_sde(
     return x
 
 
+@sk.sampler(
+    "dpmpp-3m-sde",
+    order=_sde_order(3),
+    order_options=ENDING,
+    reference="k-diffusion, sample_dpmpp_3m_sde",
+    variants=({"eta": 0.0}, {"eta": 0.0, "released": True}, {"eta": 0.5}),
+    multistep=True,
+    lower=("dpmpp-2m-sde", {}),
+)
 def dpmpp_3m_sde(
     model: Any,
     x: Any,
@@ -71,7 +102,7 @@ def dpmpp_3m_sde(
     eta: float = 1.0,
     s_noise: float = 1.0,
     released: bool = False,
-    lower_order_final: bool = False,
+    lower_order_final: bool = True,
 ) -> Any:
     """DPM-Solver++(3M) SDE: 3M with g = (1 + eta) h in the phi-functions, plus noise t sqrt(1 - r^(2 eta)) z.
 
@@ -80,16 +111,17 @@ def dpmpp_3m_sde(
     Source: k-diffusion, sample_dpmpp_3m_sde.
 
     Args:
-        eta, s_noise, lower_order_final: As in `dpmpp-2m-sde`.
-        released: Use the published second difference.
+        eta, s_noise: As in `dpmpp-2m-sde`.
+        lower_order_final: The last step is of first order, the one before it at most of second.
+        released: The published second difference and rule of orders.
     """
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    for i, (s, t) in enumerate(grid.steps()):
+    orders = usable_orders(3, grid, lower_order_final, released)
+    for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]
-        order = usable_order(3, i, grid, t, history, lower_order_final)
         x = _first_order(x, m0, s, t, eta)
         h = step_length(s, t)
         g = (1 + eta) * h

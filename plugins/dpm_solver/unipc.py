@@ -18,9 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.steps import exact_step, phi
+from solverkit.steps import exact_step, phi, usable_orders
+
+from .multistep import ENDING
 
 Variant = Literal["bh1", "bh2", "vary"]
 
@@ -74,6 +77,32 @@ def corrector_weights(lams: list[float], t_lam: float, variant: Variant, release
     return [float(w) for w in weights[:-1]], float(weights[-1])
 
 
+def _order(options: dict[str, Any]) -> int:
+    order = int(options["order"])
+    if not options["corrector"]:
+        return order
+    return 1 if options["variant"] == "vary" and options["released"] and order > 1 else order + 1
+
+
+@sk.sampler(
+    "unipc",
+    order=_order,
+    order_options=ENDING,
+    reference="Zhao et al. 2023, arXiv 2302.04867",
+    variants=(
+        {"order": 1},
+        {"order": 2, "variant": "bh1"},
+        {"order": 3, "variant": "bh1"},
+        {"order": 2},
+        {"order": 3, "corrector": False},
+        {"order": 2, "corrector": False},
+        {"order": 2, "variant": "vary"},
+        {"order": 3, "variant": "vary"},
+        {"order": 3, "variant": "vary", "released": True},
+    ),
+    multistep=True,
+    lower=("unipc", {"order": 2}),
+)
 def unipc(
     model: Any,
     x: Any,
@@ -88,7 +117,9 @@ def unipc(
     """UniPC-p: a multistep predictor of order p with a corrector that costs no evaluation.
 
     Order p + 1 with exact history (p without the corrector); one evaluation a step. The stored evaluation is the one at the
-    predicted state. Infinite steps in lam (from alpha = 0, or to 0) are of first order and not corrected.
+    predicted state. Infinite steps in lam are of first order: that to 0 is not corrected, that from alpha = 0 is with the
+    limit of the weight, 1/2 (bh2 only: the others have none). Steps that are too long or grow too fast take lower orders
+    (`solverkit.steps`): what is left of the default order 3 on a short run is then order 2.
     variant="vary" are the varying coefficients of the paper's appendix: with all terms equal to the B(h) form (except its
     shortcuts); released=True keeps the published loop, which drops terms and has order 1.
     Source: Zhao et al. 2023, Algorithms 5-8 and appendix C; wl-zhao/UniPC.
@@ -97,15 +128,17 @@ def unipc(
         order: 1 to 3.
         variant: B(h) = -h ("bh1"), e^-h - 1 ("bh2"), or varying coefficients ("vary").
         corrector: False leaves the predictor alone.
-        released: With variant="vary": the published coefficients.
-        lower_order_final: The last steps fall to order 2 and 1.
+        released: The published rule of orders, no correction of the step from alpha = 0, and with variant="vary" the published coefficients.
+        lower_order_final: The last step is of first order, the one before it at most of second.
     """
     if not 1 <= order <= 3:
         raise OptionError(f"order must be 1 to 3, got {order}.")
-    steps = len(grid) - 1
     history: list[tuple[Level, Any]] = []
     pending: tuple[list[float], list[float], float] | None = None
-    for i, (s, t) in enumerate(grid.steps()):
+    orders = usable_orders(order, grid, lower_order_final, released)
+    if lower_order_final:  # the published ending is this one, for runs of any length
+        orders = [min(p, len(orders) - i) for i, p in enumerate(orders)]
+    for p, (s, t) in zip(orders, grid.steps()):
         m = model(x, s)
         if pending is not None:
             predicted, corrected, new = pending
@@ -114,14 +147,13 @@ def unipc(
             x = x + s.alpha * (past + new * (m - m0))
         history = [(s, m), *history[: order - 1]]
         usable = [item for item in history if math.isfinite(item[0].lam)]
-        p = min(order, len(usable))
-        if lower_order_final:
-            p = min(p, steps - i)
         infinite = t == 0 or not math.isfinite(s.lam)
-        lams = [level.lam for level, _ in usable[: max(p, 1)]]
+        lams = [level.lam for level, _ in usable[:p]]
         weights = [] if infinite else predictor_weights(lams, t.lam, variant)
         x = exact_step(x, m, s, t) + t.alpha * sum(w * (m_i - m) for w, (_, m_i) in zip(weights, history[1:]))
         pending = None
         if corrector and not infinite:
             pending = (weights, *corrector_weights(lams, t.lam, variant, released))
+        elif corrector and not released and s.alpha == 0 and t > 0 and variant == "bh2":
+            pending = ([], [], 0.5)  # the limit of -B rho for h -> inf
     return x
