@@ -13,12 +13,13 @@ class SolverKitError(Exception):
 class UnknownNameError(SolverKitError, LookupError):
     """A sampler, grid, model, metric, prediction type or the like that nobody registered."""
 
-    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
-        self.kind, self.name, self.known = kind, name, sorted(known)
-        super().__init__(f"unknown {kind} {name!r}.{nearest(str(name), self.known)} Known: {', '.join(self.known)}.")
+    def __init__(self, kind: str, name: object, known: Iterable[str], meant: str | None = None) -> None:
+        self.kind, self.name, self.known, self.meant = kind, name, sorted(known), meant
+        hint = nearest(str(name), self.known) if meant is None else f" Did you mean {meant!r}?"
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(self.known)}.")
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.kind, self.name, self.known)
+        return type(self), (self.kind, self.name, self.known, self.meant)
 
 
 class OptionError(SolverKitError, TypeError):
@@ -43,6 +44,10 @@ class TraceError(SolverKitError, TypeError):
 
 class DenoiserError(SolverKitError, ValueError):
     """A network that refuses its input or whose output does not fit."""
+
+
+class FingerprintError(SolverKitError, TypeError):
+    """A network that holds something whose content cannot be read, so that two networks could look the same."""
 
 
 class NonFiniteError(SolverKitError, FloatingPointError):

@@ -1,4 +1,4 @@
-"""Denoisers around denoisers: classifier-free and classifier guidance, clipping, dynamic thresholding.
+"""Denoisers around denoisers: classifier-free guidance and what belongs to it, classifier guidance, clipping.
 
 Each returns a denoiser with the schedule, shape and device of the one inside, so they nest and go wherever a denoiser goes:
 
@@ -8,6 +8,8 @@ Each returns a denoiser with the schedule, shape and device of the one inside, s
 
 from .model.guidance.classifier_free import ClassifierFree, classifier_free
 from .model.guidance.gradients import Classifier, Posterior, classifier, posterior
+from .model.guidance.plus_plus import PlusPlusScale, cfg_plus_plus
+from .model.guidance.rescale import Rescale, rescale
 from .model.guidance.thresholds import Clip, DynamicThreshold, clip, dynamic_threshold
 from .model.guidance.wrapped import Wrapped
 
@@ -16,11 +18,15 @@ __all__ = [
     "ClassifierFree",
     "Clip",
     "DynamicThreshold",
+    "PlusPlusScale",
     "Posterior",
+    "Rescale",
     "Wrapped",
+    "cfg_plus_plus",
     "classifier",
     "classifier_free",
     "clip",
     "dynamic_threshold",
     "posterior",
+    "rescale",
 ]

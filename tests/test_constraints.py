@@ -140,7 +140,7 @@ def no_gradient(x, t):
     [
         (lambda: constraints.inpaint(torch.zeros(1, 4), torch.ones(3)), OptionError, "broadcast"),
         (lambda: constraints.inpaint(torch.zeros(1, 4), torch.ones(2, 4)), OptionError, "broadcast"),
-        (lambda: constraints.inpaint(torch.zeros(1, 4), torch.full((4,), 0.5)), OptionError, "0 .unknown. and 1"),
+        (lambda: constraints.inpaint(torch.zeros(1, 4), torch.full((4,), 1.5)), OptionError, "0 .unknown. to 1"),
         (lambda: constraints.inpaint(torch.zeros(1, 4), torch.ones(4), "old"), OptionError, "fresh"),
         (lambda: constraints.observe(torch.ones(2, 4), torch.zeros(1, 2)), OptionError, "orthonormal"),
         (lambda: constraints.observe(torch.eye(4), torch.zeros(1, 2)), OptionError, "matrix"),

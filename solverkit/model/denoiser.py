@@ -6,8 +6,9 @@ turned into the denoised prediction by the weights of `prediction.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,9 +16,14 @@ import torch
 
 from ..errors import DenoiserError, NonFiniteError, SolverKitError, UnknownNameError
 from ..process.level import Level
-from ..process.schedule import VE, Schedule
-from .counting import record
-from .prediction import PREDICTIONS, denoised_weights, input_scale
+from ..process.schedule import VE, Flow, Schedule
+from .answer import answered, fit_channels
+from .counting import Count, counted, record
+from .inputs import batched, cut, row_index
+from .placement import computes_in, first_tensor, own_device, own_dtype
+from .prediction import PREDICTIONS, denoised_weights, input_scale, meant
+
+__all__ = ["Denoiser", "DenoiserLike", "describe", "fit_channels", "require_finite", "wrap"]
 
 
 @runtime_checkable
@@ -38,8 +44,10 @@ class Denoiser:
         schedule: What it was trained on.
         inputs: Fixed keyword arguments of every call (labels, masks, text embeddings).
         shape: Shape of one sample, where known.
-        calls: Passes through the network since it was wrapped.
+        takes_rows: It can be asked at one level a row.
     """
+
+    takes_rows = True
 
     def __init__(
         self,
@@ -49,29 +57,70 @@ class Denoiser:
         inputs: dict[str, Any],
         shape: tuple[int, ...] | None = None,
         sigma_train: float | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.net, self.prediction, self.schedule, self.inputs = net, prediction, schedule, inputs
-        self.shape, self.sigma_train, self.calls = shape, sigma_train, 0
+        self.shape, self.sigma_train = shape, sigma_train
         self.name = getattr(net, "name", type(net).__name__)
+        self._dtype, self._device, self._count = dtype, device, Count()
+        self._placed: tuple[Any, torch.dtype | None] = (None, None)
+
+    @property
+    def calls(self) -> int:
+        """Passes through the network since it was wrapped, those for parts of a batch (`rows`) included."""
+        return self._count.passes
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters are."""
-        parameter = self._parameter()
-        return torch.device("cpu") if parameter is None else parameter.device
+        """Where the network is: what was said, else where its parameters are, else the CPU."""
+        return self._device or own_device(self.net) or torch.device("cpu")
 
-    def _parameter(self) -> torch.Tensor | None:
-        parameters = getattr(self.net, "parameters", None)
-        if not callable(parameters):
-            return None
-        return next((p for p in parameters() if p.is_floating_point()), None)
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the network computes in: what was said, else its own; None where that is not known, and it gets x's."""
+        if self._dtype is not None:
+            return self._dtype
+        first = first_tensor(self.net)
+        if first is None:
+            return own_dtype(self.net)
+        place = first.dtype, first.device  # a module that is cast or moved moves all of its parameters
+        if place != self._placed[0]:
+            self._placed = place, own_dtype(self.net)
+        return self._placed[1]
 
     def with_inputs(self, **inputs: Any) -> Denoiser:
         """The same network with other fixed inputs (they replace those of the same name)."""
-        return Denoiser(self.net, self.prediction, self.schedule, {**self.inputs, **inputs}, self.shape, self.sigma_train)
+        return Denoiser(
+            self.net, self.prediction, self.schedule, {**self.inputs, **inputs}, self.shape, self.sigma_train,
+            self._dtype, self._device,
+        )  # fmt: skip
 
-    def __call__(self, x: torch.Tensor, level: float) -> torch.Tensor:
-        """E[x_0 | x] for x of shape (B, ...) in the frame, at a `Level` (or s as a plain float). Dtype and shape of x.
+    def rows(self, start: int | Sequence[int], stop: int | None = None, total: int | None = None) -> Denoiser:
+        """The denoiser of some samples of a batch: inputs that have one row a sample are cut to those samples.
+
+        Args:
+            start, stop: Samples start .. stop - 1; or a sequence of indices as `start`.
+            total: Samples in the whole batch. An input whose first dimension is `total` has one row a sample.
+
+        Raises:
+            DenoiserError: rows that are not among them.
+        """
+        index, total = row_index(start, stop, total)
+        return self.view(**{name: cut(value, index, total) for name, value in self.inputs.items()})
+
+    def view(self, **inputs: Any) -> Denoiser:
+        """As `with_inputs`; the passes are counted as this denoiser's own."""
+        view = self.with_inputs(**inputs)
+        view._count, view.name = self._count, self.name
+        return view
+
+    def __call__(self, x: torch.Tensor, level: float | Sequence[float]) -> torch.Tensor:
+        """E[x_0 | x] for x of shape (B, ...) in the frame. Dtype and shape of x.
+
+        Args:
+            x: The state.
+            level: A `Level` (or s as a plain float) for all rows, or a tuple of them, one a row.
 
         Raises:
             DenoiserError: the network refuses x or answers in another shape.
@@ -79,59 +128,68 @@ class Denoiser:
         if not isinstance(x, torch.Tensor) or x.ndim == 0:
             given = "a tensor without dimensions" if isinstance(x, torch.Tensor) else type(x).__name__
             raise DenoiserError(f"x must be a tensor of shape (B, ...), got {given}.")
-        level = self.schedule.at(level)
+        if isinstance(level, (tuple, list)):
+            if len(level) != len(x):
+                raise DenoiserError(f"{len(level)} levels were given for {len(x)} rows: one level, or one a row.")
+            levels = [self.schedule.at(s) for s in level]
+            k, c, w_own, w_net = (per_row(w, x) for w in zip(*(self._weights(one) for one in levels)))
+            own = x * k
+            out = self._ask(own * c, [one.time for one in levels], level)
+            self._require_gradient(own, out)
+            return out.to(x.dtype) * w_net + own * w_own
+        one = self.schedule.at(level)  # type: ignore[arg-type]
+        scale, c_in, w_x, w_out = self._weights(one)
+        own = x if scale == 1.0 else x * scale
+        out = self._ask(own if c_in == 1.0 else own * c_in, one.time, level)
+        self._require_gradient(own, out)
+        answer = out.to(x.dtype) * w_out  # a new tensor: a network may reuse its output's memory
+        return answer if w_x == 0 else answer.add_(own, alpha=w_x)
+
+    def _weights(self, level: Level) -> tuple[float, float, float, float]:
+        """(k, c_in, w_x, w_out): the network's x = k x, is asked at c_in of it, and D = w_x x + w_out out."""
         alpha, sigma = level.alpha * level.scale, float(level) * level.scale
-        own = x if level.scale == 1.0 else x * level.scale
         parameter = self.sigma_train if self.prediction == "autoencoder" else getattr(self.schedule, "sigma_data", 0.5)
         w_x, w_out = denoised_weights(self.prediction, alpha, sigma, parameter or 1.0)
-        c_in = input_scale(self.prediction, sigma, parameter or 1.0)
-        time = None if self.prediction == "autoencoder" else level.time
-        out = self._ask(own if c_in == 1.0 else own * c_in, time)
+        if self.prediction == "flow_prediction" and getattr(self.schedule, "data_at", 0) == 1:
+            w_out = -w_out  # dx/dt in a time that runs to the data: x_0 - eps
+        return level.scale, input_scale(self.prediction, sigma, parameter or 1.0), w_x, w_out
+
+    def _require_gradient(self, own: torch.Tensor, out: torch.Tensor) -> None:
         if own.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise DenoiserError(
                 f"{self.name}'s answer has no gradient with respect to its input, and one is asked for (a divergence, or "
                 "guidance by a gradient). Is it run under no_grad or detached? Divergences can be had with "
                 "divergence='finite-difference'."
             )
-        answer = out.to(x.dtype) * w_out  # a new tensor: a network may reuse its output's memory
-        return answer if w_x == 0 else answer.add_(own, alpha=w_x)
 
-    def _ask(self, x: torch.Tensor, time: float | None) -> torch.Tensor:
-        parameter = self._parameter()
-        dtype = x.dtype if parameter is None else parameter.dtype
+    def _ask(self, x: torch.Tensor, time: float | list[float], level: Any) -> torch.Tensor:
+        dtype = self.dtype or x.dtype
         args: list[torch.Tensor] = [x.to(dtype)]
-        if time is not None:
-            if self.schedule.integer_time:
-                args.append(torch.full((len(x),), round(time), dtype=torch.long, device=x.device))
-            else:
-                wide = torch.float64 if dtype == torch.float64 else torch.float32
-                args.append(torch.full((len(x),), time, dtype=wide, device=x.device))
+        if self.prediction != "autoencoder":
+            args.append(self._told(time, dtype, x))
         try:
-            out = self.net(*args, **{name: self._batched(value, x) for name, value in self.inputs.items()})
+            out = self.net(*args, **{name: batched(value, x) for name, value in self.inputs.items()})
         except SolverKitError:
             raise
         except Exception as error:
-            raise DenoiserError(self._explain(error, x, time)) from error
-        self.calls += 1
-        record(len(x))
-        out = getattr(out, "sample", out)
-        out = out[0] if isinstance(out, (tuple, list)) else out
-        if not isinstance(out, torch.Tensor):
-            raise DenoiserError(f"{self.name} returned {type(out).__name__}, expected a tensor (or .sample).")
-        return fit_channels(out, x, self.name)
+            raise DenoiserError(self._explain(error, x, args)) from error
+        counted(self._count, len(x))
+        record(len(x), x, level)
+        return answered(out, x, self.name)
 
-    def _batched(self, value: Any, x: torch.Tensor) -> Any:
-        """A scalar input (one label for all) becomes one a sample; everything else passes through."""
-        if isinstance(value, bool) or value is None:
-            return value
-        if isinstance(value, int):
-            return torch.full((len(x),), value, dtype=torch.long, device=x.device)
-        if isinstance(value, torch.Tensor) and value.ndim == 0 and not value.is_floating_point():
-            return value.to(x.device).expand(len(x))
-        return value
+    def _told(self, time: float | list[float], dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
+        """The time (B,): integers where the network knows only those, else at least float32 (999 is no bfloat16 number)."""
+        kind = torch.float64 if dtype == torch.float64 else torch.float32
+        times = time if isinstance(time, list) else [time]
+        if self.schedule.integer_time:
+            kind, times = torch.long, [round(t) for t in times]
+        if len(times) == 1:
+            return torch.full((len(x),), times[0], dtype=kind, device=x.device)
+        return torch.tensor(times, dtype=kind, device=x.device)
 
-    def _explain(self, error: Exception, x: torch.Tensor, time: float | None) -> str:
-        text = f"{self.name} refused x of shape {tuple(x.shape)}, {x.dtype}, at time {time}: "
+    def _explain(self, error: Exception, x: torch.Tensor, args: list[torch.Tensor]) -> str:
+        time = None if len(args) == 1 else f"{float(args[1][0]):.6g}"
+        text = f"{self.name} refused x of shape {tuple(x.shape)}, {args[0].dtype}, at time {time}: "
         text += f"{type(error).__name__}: {error}"
         for name, value in self.inputs.items():
             if isinstance(value, torch.Tensor) and value.ndim and len(value) not in (1, len(x)):
@@ -141,30 +199,48 @@ class Denoiser:
                 text += f" (class_labels must be integers in 0..{embedding.num_embeddings - 1})"
         if not self.schedule.integer_time and ("Long" in str(error) or "indices" in str(error)):
             text += " If the network knows only integer timesteps, say so in its schedule: sk.VP(..., integer_time=True)."
+        if any(words in str(error).lower() for words in ("dtype", "scalar type", "input type")):
+            text += self._explain_dtype(args)
+        if "nference tensor" in str(error):
+            text += " The network or an input was made under torch.inference_mode: make it outside, or use torch.no_grad."
         return text
 
+    def _explain_dtype(self, args: list[torch.Tensor]) -> str:
+        said = (
+            "as dtype= said" if self._dtype is not None else "its own dtype" if self.dtype is not None else "as the state"
+        )
+        text = f" It is given x in {args[0].dtype} ({said}; another: sk.wrap(..., dtype=torch.bfloat16))"
+        if len(args) == 1 or args[1].dtype == args[0].dtype:
+            return f"{text}."
+        return (
+            f"{text} and its time in {args[1].dtype}, so that large times stay exact. A network that multiplies the bare "
+            "time by its weights wants it in x's dtype: sk.wrap(lambda x, t, **k: net(x, t.to(x.dtype), **k), ..., dtype=...)."
+        )
+
     def __repr__(self) -> str:
-        return f"Denoiser({self.name}, prediction={self.prediction!r}, schedule={self.schedule})"
+        more = "".join(f", {name}={_brief(value)}" for name, value in self.inputs.items())
+        return f"Denoiser({self.name}, {self.prediction}, {describe(self.schedule)}{more})"
 
 
-def fit_channels(out: torch.Tensor, x: torch.Tensor, name: str) -> torch.Tensor:
-    """Drop a learned variance: the second half of the channels, which stand second, or last for (B, N, C).
+def per_row(values: Sequence[float], x: torch.Tensor) -> torch.Tensor:
+    """Numbers, one a row, as a tensor that multiplies x (B, ...): (B, 1, ...) in x's dtype on its device."""
+    return torch.tensor(values, dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
 
-    Raises:
-        DenoiserError: a shape that is neither x's nor twice its channels.
-    """
-    if out.shape == x.shape:
-        return out
-    if out.ndim == x.ndim:
-        for axis in (1, -1):
-            wanted = list(x.shape)
-            wanted[axis] *= 2
-            if list(out.shape) == wanted:
-                return out.narrow(axis, 0, x.shape[axis])
-    raise DenoiserError(
-        f"{name} answered in shape {tuple(out.shape)} to x of shape {tuple(x.shape)}; expected the same shape, "
-        "or twice the channels (a learned variance, which is dropped)."
-    )
+
+def describe(schedule: Schedule) -> str:
+    """A schedule in one line: its class and what differs from the defaults, long tables by their length."""
+    fields = dataclasses.fields(schedule) if dataclasses.is_dataclass(schedule) else ()
+    own = [(f.name, getattr(schedule, f.name)) for f in fields if getattr(schedule, f.name) != f.default]
+    return f"{type(schedule).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in own)})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"<{'x'.join(map(str, value.shape)) or 'one number'}>"
+    if isinstance(value, (tuple, list, dict)) and len(value) > 4:
+        return f"<{len(value)} entries>"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"<{type(value).__name__}>"
 
 
 def wrap(
@@ -174,27 +250,33 @@ def wrap(
     *,
     shape: tuple[int, ...] | None = None,
     sigma: float | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
     **fixed_kwargs: Any,
 ) -> Denoiser:
     """Adapt a pretrained network (a torch module is switched to eval mode).
 
     Args:
         net: Called as net(x, time, **fixed_kwargs), x of shape (B, ...) in the network's own coordinates and dtype, time of
-            shape (B,); for prediction="autoencoder" as net(x). Returns a tensor, a tuple, or an object with `.sample`.
-        prediction: One of `PREDICTIONS` (see `prediction.py`).
+            shape (B,); for prediction="autoencoder" as net(x). Returns a tensor, a tuple that begins with it, or an object
+            with `.sample`; twice the channels are a learned variance, which is dropped.
+        prediction: One of `PREDICTIONS` (see `prediction.py`, also for the sign of a velocity).
         schedule: What the network was trained on: `sk.VP()`, `sk.SubVP()`, `sk.VE()`, `sk.EDM()`, `sk.Flow()`.
         shape: Shape of one sample, so that `sk.sample(..., num_samples=n)` knows it.
         sigma: The corruption level of a denoising autoencoder.
+        dtype, device: What the network computes in, and where. By default they are its own `dtype` where it has one (never
+            below 16 bits: float8 is storage), else those of its parameters, found behind lambdas, closures, partials and
+            bound methods too; where nothing says them it gets x as it is.
         fixed_kwargs: Passed to every call; an int (a label) is repeated for the batch.
 
     Raises:
-        UnknownNameError: a prediction type that does not exist.
-        DenoiserError: a combination that means nothing.
+        UnknownNameError: a prediction type that does not exist; names of other projects are told what they mean here.
+        DenoiserError: a combination that means nothing, or a dtype that no network computes in.
     """
     if not callable(net):
         raise DenoiserError(f"net must be callable as net(x, time), got {type(net).__name__}.")
     if prediction not in PREDICTIONS:
-        raise UnknownNameError("prediction type", prediction, PREDICTIONS)
+        raise UnknownNameError("prediction type", prediction, PREDICTIONS, meant(prediction, isinstance(schedule, Flow)))
     if prediction == "autoencoder":
         if not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
             raise DenoiserError("prediction='autoencoder' needs sigma=, the noise level that it was trained on.")
@@ -210,9 +292,15 @@ def wrap(
             )
         if schedule.told != "arctan":
             schedule = replace(schedule, told="quarter-log")  # c_noise = log(sigma) / 4
+    if dtype is not None and not computes_in(dtype):
+        raise DenoiserError(f"dtype must be what the network computes in, 16 bits or more (torch.bfloat16), got {dtype!r}.")
+    try:
+        place = None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DenoiserError(f"device={device!r}: {error}") from None
     if isinstance(net, torch.nn.Module):
         net.eval()
-    return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma)
+    return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma, dtype, place)
 
 
 def require_finite(denoised: torch.Tensor, evaluation: int, level: Level) -> None:

@@ -156,18 +156,34 @@ class EDM(VE):
 class Flow(Schedule):
     """Flow matching on the linear path x = (1 - t) x_0 + t eps (Lipman et al. 2023; Liu et al. 2023).
 
+    Two conventions are in use, and a network that is told the wrong one still answers:
+
+        data_at=0   told t, 0 at data and 1 at noise; velocity dx/dt = eps - x_0       diffusers (SD3, Flux), minRF
+        data_at=1   told 1 - t, 0 at noise and 1 at data; velocity x_0 - eps           torchcfm, flow_matching, SiT,
+                                                                                       RectifiedFlow, Lumina
+
+    `prediction="flow_prediction"` is the velocity in the network's own time, so the sign goes with `data_at`. Look at the
+    training code: where the network's time is 0, is x data or noise?
+
     Args:
         shift: Default time shift t -> shift t / (1 + (shift - 1) t) of the "flow" grid (Esser et al. 2024, eq. 23).
         time_scale: The network is told time_scale t (1000 for diffusers models, 1 for most others).
-        t_min: The smallest t that the network was trained on.
+        t_min: The smallest t, the share of noise, that the network was trained on, whatever it is told.
+        data_at: The told time (over time_scale) at which x is data, 0 or 1.
     """
 
     shift: float = 1.0
     time_scale: float = 1.0
     t_min: float = 1e-3
+    data_at: int = 0
     frame: ClassVar[int] = FLOW_FRAME
 
     def __post_init__(self) -> None:
+        if isinstance(self.data_at, bool) or self.data_at not in (0, 1):
+            raise ScheduleError(
+                f"data_at must be 0 (the network's time runs from data to noise) or 1 (from noise to data), got "
+                f"{self.data_at!r}."
+            )
         if not (0 < self.shift < math.inf and 0 < self.time_scale < math.inf and 0 < self.t_min < 1):
             raise ScheduleError(f"Flow needs shift > 0, time_scale > 0 and 0 < t_min < 1, got {self}.")
 
@@ -187,7 +203,9 @@ class Flow(Schedule):
         return from_ratio(level.ratio, FLOW_FRAME)
 
     def time(self, ratio: float) -> float:
-        return self.time_scale * from_ratio(ratio, FLOW_FRAME)
+        t = from_ratio(ratio, FLOW_FRAME)
+        return self.time_scale * (1.0 - t if self.data_at else t)
 
     def ratio(self, time: float) -> float:
-        return to_ratio(time / self.time_scale, FLOW_FRAME)
+        t = time / self.time_scale
+        return to_ratio(1.0 - t if self.data_at else t, FLOW_FRAME)

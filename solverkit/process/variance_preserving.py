@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class DiscreteVP(Schedule):
     integer_time: bool = False  # type: ignore[misc]
     zero_terminal_snr: bool = False
     snr_shift_scale: float = 1.0
+    beta_cap: float = 0.999
 
     @cached_property
     def log_ratios(self) -> np.ndarray:
@@ -48,7 +50,7 @@ class DiscreteVP(Schedule):
             return np.linspace(self.beta_start**0.5, self.beta_end**0.5, n) ** 2
         if self.betas in ("squaredcos_cap_v2", "cosine"):
             f = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * math.pi / 2) ** 2  # Nichol and Dhariwal 2021, eq. 17
-            return np.minimum(1 - f[1:] / f[:-1], 0.999)
+            return np.minimum(1 - f[1:] / f[:-1], self.beta_cap)
         raise UnknownNameError("beta schedule", self.betas, ["linear", "scaled_linear", "squaredcos_cap_v2", "cosine"])
 
     @property
@@ -138,12 +140,29 @@ class SubVP(ContinuousVP):
         return -math.expm1(-integral) * math.exp(0.5 * integral)
 
 
+def _betas_of(alphas_cumprod: Any) -> tuple[float, ...]:
+    """beta_i = 1 - abar_i / abar_(i-1), abar_(-1) = 1 (Ho et al. 2020, eq. 4)."""
+    given = alphas_cumprod.tolist() if hasattr(alphas_cumprod, "tolist") else alphas_cumprod
+    try:
+        abar = np.array([1.0, *(float(a) for a in given)])
+    except (TypeError, ValueError):
+        raise ScheduleError(f"alphas_cumprod must be one number a timestep, got {type(alphas_cumprod).__name__}.") from None
+    if len(abar) < 2 or not (np.all(np.diff(abar) < 0) and abar[-1] >= 0):  # NaN fails
+        raise ScheduleError(
+            "alphas_cumprod must fall at each timestep from below 1 (least noise) to at least 0, got "
+            f"{[float(f'{a:.6g}') for a in abar[1:4]]}...; alphas_cumprod are products of 1 - beta: betas and sigmas rise."
+        )
+    return tuple((1.0 - abar[1:] / abar[:-1]).tolist())
+
+
 def VP(
     betas: str | tuple[float, ...] | list[float] = "linear",
     beta_start: float = 1e-4,
     beta_end: float = 0.02,
     num_train_timesteps: int = 1000,
     *,
+    alphas_cumprod: Any = None,
+    beta_cap: float = 0.999,
     continuous: bool = False,
     integer_time: bool = False,
     zero_terminal_snr: bool = False,
@@ -158,15 +177,29 @@ def VP(
     Args:
         betas: "linear", "scaled_linear", "squaredcos_cap_v2" ("cosine"), or the betas themselves.
         beta_start, beta_end, num_train_timesteps: of a discrete schedule by name; the network is told 0 .. N-1.
+        alphas_cumprod: In place of betas, the products of 1 - beta up to each timestep, alpha^2 of x = alpha x_0 + sigma
+            eps: a tensor, array or sequence that falls from below 1 to at least 0.
+        beta_cap: The largest beta of the cosine schedule. 0.999 is that of Nichol and Dhariwal 2021 and of diffusers; other
+            code has 0.9999, 0.02, or none (1, zero terminal SNR).
         continuous: beta(t) = beta_min + t (beta_max - beta_min) on t in [t_min, 1]; the network is told time_scale t.
         integer_time: The network knows only the integers that it was trained on; levels snap to them.
         zero_terminal_snr: Rescale so that the last alpha is 0 (Lin et al. 2024); the run is then in the flow frame.
         snr_shift_scale: Divide the SNR by this factor (CogVideoX).
 
     Raises:
-        ScheduleError: betas outside (0, 1).
+        ScheduleError: betas outside (0, 1], alphas_cumprod that do not fall from below 1 to at least 0, or arguments that
+            contradict each other.
         UnknownNameError: a beta schedule that does not exist.
     """
+    if alphas_cumprod is not None:
+        if continuous or not isinstance(betas, str) or betas != "linear":
+            raise ScheduleError("alphas_cumprod says what betas would: give one of alphas_cumprod=, betas and continuous=.")
+        betas = _betas_of(alphas_cumprod)
+    cosine = isinstance(betas, str) and betas in ("squaredcos_cap_v2", "cosine") and not continuous
+    if beta_cap != 0.999 and not cosine:
+        raise ScheduleError('beta_cap= belongs to the cosine schedule: sk.VP("cosine", beta_cap=...).')
+    if not 0 < beta_cap <= 1:
+        raise ScheduleError(f"beta_cap must be in (0, 1], got {beta_cap!r}.")
     if continuous:
         if integer_time or zero_terminal_snr or snr_shift_scale != 1.0:
             raise ScheduleError(
@@ -188,6 +221,7 @@ def VP(
         integer_time=integer_time,
         zero_terminal_snr=zero_terminal_snr,
         snr_shift_scale=snr_shift_scale,
+        beta_cap=beta_cap,
     )
     made = schedule._beta_array() if num_train_timesteps > 0 else np.zeros(0)
     if len(made) == 0 or not np.all((made > 0) & (made <= 1)):  # NaN fails both

@@ -9,6 +9,7 @@ frame alike.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..errors import ProblemError
 from ..model.counting import record
+from ..model.denoiser import describe
 from ..process.level import Level
 from .gaussian_mixture import GaussianMixture
 
@@ -37,21 +39,40 @@ class ExactDenoiser:
     Attributes:
         target, schedule: As above.
         shape: Shape of one sample.
+        takes_rows: It can be asked at one level a row.
     """
+
+    takes_rows = True
 
     def __init__(self, target: GaussianMixture, schedule: Schedule) -> None:
         self.target = target
         self.schedule = schedule
         self.shape = target.shape
 
-    def __call__(self, x: Tensor, level: Level | float) -> Tensor:
+    def __call__(self, x: Tensor, level: Level | float | Sequence[Level | float]) -> Tensor:
         """E[x_0 | x] of x (B, *shape) in the frame's coordinates; same shape and dtype.
+
+        Args:
+            x: The state.
+            level: A level for all rows, or a tuple of them, one a row.
 
         Raises:
             ProblemError: x has the wrong shape or dtype, or the level lies outside the frame.
         """
-        record(len(x))
-        return self.target.denoised(x, *self._alpha_s(level))
+        record(len(x), x, level)
+        if not isinstance(level, (tuple, list)):
+            return self.target.denoised(x, *self._alpha_s(level))  # type: ignore[arg-type]
+        if len(level) != len(x):
+            raise ProblemError(f"{len(level)} levels were given for {len(x)} rows: one level, or one a row.")
+        alpha, s = torch.tensor([self._alpha_s(one) for one in level], dtype=torch.float64).T
+        return self.target.denoised(x, alpha, s)
+
+    def rows(self, start: int | Sequence[int], stop: int | None = None, total: int | None = None) -> ExactDenoiser:
+        """The denoiser of some samples of a batch: itself, it has no inputs."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"ExactDenoiser({self.target!r}, {describe(self.schedule)})"
 
     def score(self, x: Tensor, level: Level | float) -> Tensor:
         """Gradient of `log_prob`, (alpha D - x) / s^2, (B, *shape); its errors are those of `log_prob`."""

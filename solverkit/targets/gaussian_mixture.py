@@ -52,6 +52,9 @@ class GaussianMixture:
         self._check_parameters()
         self.modes, self.dim, self.rank = self.basis.shape
 
+    def __repr__(self) -> str:
+        return f"GaussianMixture({self.modes} modes, shape={self.shape}, rank={self.rank}, floor={self.floor:g})"
+
     @property
     def mean(self) -> Tensor:
         """Exact mean of the mixture, (D,) float64."""
@@ -103,20 +106,38 @@ class GaussianMixture:
         y, q = self._project(self._flat(x, alpha, s), alpha)
         responsibility = self._log_joint(y, q, alpha, s).softmax(dim=1)
         v, w = self._variances(alpha, s)
-        return -self._lift(responsibility, y, q, 1 / v, 1 / w if w > 0 else 0.0).reshape(x.shape).to(x.dtype)
+        return -self._lift(responsibility, y, q, 1 / v, 1 / w if self.rank < self.dim else 0.0).reshape(x.shape).to(x.dtype)
 
-    def denoised(self, x: Tensor, alpha: float, s: float) -> Tensor:
-        """E[x_0 | alpha x_0 + s eps = x], (B, *shape); x / alpha at s = 0 and the mean at alpha = 0."""
+    def denoised(self, x: Tensor, alpha: float | Tensor, s: float | Tensor) -> Tensor:
+        """E[x_0 | alpha x_0 + s eps = x], (B, *shape); x / alpha at s = 0 and the mean at alpha = 0.
+
+        alpha and s are numbers, or float64 tensors (B,) on the CPU, one a row.
+        """
+        if isinstance(s, Tensor) and isinstance(alpha, Tensor):
+            return self._denoised_rows(x, alpha, s)
+        assert not isinstance(alpha, Tensor) and not isinstance(s, Tensor)
         flat = self._flat(x, alpha, s)
-        if s == 0:
-            return x / alpha
+        return x / alpha if s == 0 else self._posterior_mean(flat, alpha, s).reshape(x.shape).to(x.dtype)
+
+    def _denoised_rows(self, x: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+        noisy = (s > 0).nonzero().flatten()
+        self._flat(x, float(alpha.min()), float(s.max()))
+        out = x.clone()  # at s = 0 alpha is 1 in either frame
+        if len(noisy):
+            at = noisy.to(x.device)
+            part = self._flat(x[at], float(alpha.min()), float(s.max()))
+            mean = self._posterior_mean(part, alpha[noisy, None, None], s[noisy, None, None])
+            out[at] = mean.reshape(len(noisy), *x.shape[1:]).to(x.dtype)
+        return out
+
+    def _posterior_mean(self, flat: Tensor, alpha: float | Tensor, s: float | Tensor) -> Tensor:
+        """D (B, dim); alpha and s numbers, or (B, 1, 1)."""
         y, q = self._project(flat, alpha)
         responsibility = self._log_joint(y, q, alpha, s).softmax(dim=1)
         v, w = self._variances(alpha, s)
         # D_k = mu_k + alpha C_k (alpha^2 C_k + s^2 I)^(-1) (x - alpha mu_k)
-        D = responsibility @ self.means.to(flat)
-        D = D + self._lift(responsibility, y, q, alpha * self.eigenvalues / v, alpha * self.floor / w)
-        return D.reshape(x.shape).to(x.dtype)
+        D = responsibility @ _like(self.means, flat)
+        return D + self._lift(responsibility, y, q, alpha * self.eigenvalues / v, alpha * self.floor / w)
 
     def transport(self, x: Tensor, alpha: float, s: float, alpha_to: float, s_to: float) -> Tensor:
         """Exact solution (B, *shape) of dx/ds = (x - D) / s from (alpha, s) to (alpha_to, s_to), up or down.
@@ -135,38 +156,43 @@ class GaussianMixture:
         y, q = self._project(self._flat(x, alpha, s), alpha)
         (v, w), (v_to, w_to) = self._variances(alpha, s), self._variances(alpha_to, s_to)
         self._check_density(v, w)
+        assert not isinstance(w, Tensor) and not isinstance(w_to, Tensor)
         one = torch.ones_like(y[:, :, 0])
         out = self._lift(one, y, q, (v_to / v).sqrt(), math.sqrt(w_to / w) if self.rank < self.dim else 0.0)
-        return (alpha_to * self.means.to(out) + out).reshape(x.shape).to(x.dtype)
+        return (alpha_to * _like(self.means, out) + out).reshape(x.shape).to(x.dtype)
 
-    def _variances(self, alpha: float, s: float) -> tuple[Tensor, float]:
-        """Variances of the noised modes along the basis, (K, r) float64, and off it."""
+    def _variances(self, alpha: float | Tensor, s: float | Tensor) -> tuple[Tensor, float | Tensor]:
+        """Variances of the noised modes along the basis, (K, r) or (B, K, r) float64, and off it, a number or (B, 1, 1)."""
         return alpha**2 * self.eigenvalues + s**2, alpha**2 * self.floor + s**2
 
-    def _project(self, x: Tensor, alpha: float) -> tuple[Tensor, Tensor | None]:
+    def _project(self, x: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor | None]:
         """x - alpha mu_k along the basis, (B, K, r), and off it, (B, K, D); None if the basis spans all."""
-        U = self.basis.to(x)
-        residual = x[:, None] - alpha * self.means.to(x)
+        U = _like(self.basis, x)
+        residual = x[:, None] - _like(alpha * self.means, x)
         y = torch.einsum("bkd,kdr->bkr", residual, U)
         # the remainder itself and not |residual|^2 - |y|^2, whose rounding error would be divided by s^2
         return y, None if self.rank == self.dim else residual - torch.einsum("bkr,kdr->bkd", y, U)
 
-    def _lift(self, weight: Tensor, y: Tensor, q: Tensor | None, along: Tensor, off: float) -> Tensor:
+    def _lift(self, weight: Tensor, y: Tensor, q: Tensor | None, along: Tensor, off: float | Tensor) -> Tensor:
         """sum_k weight_k (U_k diag(along_k) y_k + off q_k), (B, D)."""
-        out = torch.einsum("bkr,kdr->bd", weight[:, :, None] * along.to(y) * y, self.basis.to(y))
-        return out if q is None or off == 0 else out + off * torch.einsum("bk,bkd->bd", weight, q)
+        out = torch.einsum("bkr,kdr->bd", weight[:, :, None] * _like(along, y) * y, _like(self.basis, y))
+        if q is None or (not isinstance(off, Tensor) and off == 0):
+            return out
+        rest = torch.einsum("bk,bkd->bd", weight, q)
+        return out + (_like(off, rest)[:, :, 0] if isinstance(off, Tensor) else off) * rest
 
-    def _log_joint(self, y: Tensor, q: Tensor | None, alpha: float, s: float) -> Tensor:
+    def _log_joint(self, y: Tensor, q: Tensor | None, alpha: float | Tensor, s: float | Tensor) -> Tensor:
         """log weights_k + log N(x; alpha mu_k, alpha^2 C_k + s^2 I), (B, K)."""
         v, w = self._variances(alpha, s)
         self._check_density(v, w)
-        log_det = v.log().sum(dim=1)
-        square = (y / v.sqrt().to(y)).square().sum(dim=2)
+        log_det = v.log().sum(dim=-1)
+        square = (y / _like(v.sqrt(), y)).square().sum(dim=2)
         if q is not None:
-            log_det = log_det + (self.dim - self.rank) * math.log(w)
-            square = square + (q / math.sqrt(w)).square().sum(dim=2)
+            off = w[:, :, 0] if isinstance(w, Tensor) else torch.tensor(w, dtype=torch.float64)
+            log_det = log_det + (self.dim - self.rank) * off.log()
+            square = square + (q / _like(off.sqrt(), q).reshape(-1, 1, 1)).square().sum(dim=2)
         constant = self.weights.log() - 0.5 * (log_det + self.dim * math.log(2 * math.pi))
-        return constant.to(y) - 0.5 * square
+        return _like(constant, y) - 0.5 * square
 
     def _flat(self, x: Tensor, alpha: float, s: float) -> Tensor:
         """x as (B, D), at least float32; refuses what does not fit."""
@@ -181,8 +207,8 @@ class GaussianMixture:
             )
         return x.reshape(len(x), self.dim).to(torch.promote_types(x.dtype, torch.float32))
 
-    def _check_density(self, v: Tensor, w: float) -> None:
-        if bool((v <= 0).any()) or (self.rank < self.dim and w <= 0):
+    def _check_density(self, v: Tensor, w: float | Tensor) -> None:
+        if bool((v <= 0).any()) or (self.rank < self.dim and bool(torch.as_tensor(w <= 0).any())):
             raise ProblemError(
                 f"at s = 0 this target of rank {self.rank} in {self.dim} dimensions has directions without "
                 "variance, so no density, score or inverse flow: ask at s > 0, or give it a floor > 0 and "
@@ -215,3 +241,8 @@ class GaussianMixture:
 
 def _constant(v: Tensor) -> Tensor:
     return v.detach().to("cpu", torch.float64)
+
+
+def _like(v: Tensor, x: Tensor) -> Tensor:
+    """A constant in x's dtype on x's device; cast first, so that no device sees float64 beside a float32 x."""
+    return v.to(x.dtype).to(x.device)
