@@ -30,9 +30,7 @@ def probe_vectors(noise: SampleNoise, kind: Probe, number: int) -> torch.Tensor:
     """
     if kind == "gaussian":
         return noise(PROBE + number)
-    if kind == "rademacher":
-        return (noise.uniform(PROBE + number) < 0.5) * 2 - torch.ones((), dtype=noise.dtype, device=noise.device)
-    raise OptionError(f"probe must be 'rademacher' or 'gaussian', got {kind!r}.")
+    return torch.where(noise.uniform(PROBE + number) < 0.5, -1.0, 1.0).to(noise.dtype)
 
 
 def method_for(method: Method, dim: int) -> Method:

@@ -102,13 +102,12 @@ def decoded(noisy: torch.Tensor, k: torch.Tensor, bins: int, data_range: tuple[f
     low, high = data_range
     width, total = (high - low) / (bins - 1), []
     reach = min(math.ceil(TAIL * std / width) + 1, bins)
-    near = torch.arange(-reach, reach + 1, device=noisy.device)
+    near = torch.arange(-reach, reach + 1).to(noisy)
     for values, own in zip(noisy.reshape(-1).split(CHUNK), k.reshape(-1).split(CHUNK)):
-        middle = ((values - low) / width).round().clamp(0, bins - 1).long()
-        bin_ = middle[:, None] + near
+        bin_ = ((values - low) / width).round().clamp(0, bins - 1)[:, None] + near
         logits = -0.5 * ((values[:, None] - (low + width * bin_)) / std).square()
         logits = logits.masked_fill((bin_ < 0) | (bin_ >= bins), -math.inf)
-        here = -0.5 * ((values - (low + width * own)) / std).square()
+        here = -0.5 * ((values - (low + width * own.to(values))) / std).square()
         total.append(here - logits.logsumexp(1))
     return torch.cat(total).reshape(noisy.shape).sum(1)
 

@@ -56,7 +56,7 @@ def _stages(
     slopes = [guess.clone(), guess.clone()]
     rows = torch.arange(len(z))
     before = torch.full((len(z),), math.inf, dtype=torch.float64)
-    for i in range(MOST):
+    for _ in range(MOST):
         change = torch.zeros(len(rows), dtype=torch.float64)
         for stage, (node, (a, b)) in enumerate(zip(NODES, STAGES)):
             state = z[rows] + h * (a * slopes[0][rows] + b * slopes[1][rows])
@@ -71,6 +71,6 @@ def _stages(
         if not bool((before <= DIVERGED).all()):
             break
     raise BudgetError(
-        f"the stages of the step at u = {u:.4g} do not settle (change {float(before.max()):.2g} after {i + 1} iterations): "
+        f"the stages of the step at u = {u:.4g} do not settle (they still move by {float(before.max()):.2g}): "
         f"the step {h:.3g} is too long for this network; use more steps, or steps=None to integrate adaptively."
     )

@@ -113,6 +113,8 @@ def log_likelihood(
     n = DRAWS.get(method) if draws is None else draws
     if n is None or method not in DRAWS:
         raise OptionError(f"method must be 'ode', 'elbo' or 'vlb', got {method!r}.")
+    if probe not in ("rademacher", "gaussian"):
+        raise OptionError(f"probe must be 'rademacher' or 'gaussian', got {probe!r}.")
     values = (256 if method == "vlb" or eight_bit_images(x) else None) if bins is None else bins
     many = 256 if values is None else values
     counts = (n, many, 1 if batch_size is None else batch_size)
