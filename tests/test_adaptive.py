@@ -178,6 +178,14 @@ def test_steps_on_a_ladder_start_at_multiples_of_themselves():
     assert len(lengths) > 13 and min(lengths) == 0.0625  # rejected once: halved at least, and never lengthened
 
 
+def test_a_step_that_overflows_is_tried_again_at_a_quarter():
+    steps = LadderSteps(3, 0.0, 1.0, 0.25, Control(2, least=0.0, most=math.inf))
+    rows = steps.rows()
+    good = steps.judge(rows, torch.tensor([math.inf, math.nan, 0.0], dtype=torch.float64))
+    assert good.tolist() == [False, False, True] and steps.rows().tolist() == [0, 1]
+    assert steps.ends(torch.arange(3))[1].tolist() == [0.0625, 0.0625, 0.5]
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_step_that_underflows_says_where(shared):
     calls = [0]

@@ -10,6 +10,7 @@ import torch
 import solverkit as sk
 from solverkit.errors import NonFiniteError, OptionError
 from solverkit.flow.eight_bit import bin_numbers, decoded
+from solverkit.flow.flow_map import ends
 from solverkit.flow.likelihood import Likelihood, dequantised, log_likelihood
 from solverkit.problems import gaussian, mixture
 
@@ -73,6 +74,15 @@ def test_the_default_has_a_finite_standard_error():
     d = sk.wrap(lambda x, t: torch.tanh(x.roll(1, 1)) / 2, "denoised", sk.EDM(), shape=(300,))
     high = log_likelihood(d, torch.randn(2, 300), rtol=1e-2, atol=1e-2)
     assert torch.isfinite(high.standard_error).all() and (high.standard_error > 0).all()
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-4])
+def test_the_error_of_the_integration_is_what_is_stated(tolerance):
+    target = mixture(dim=4, modes=3, schedule=sk.Flow())
+    x, (bottom, _) = target.target.sample(16, seed=1).double(), ends(target)
+    exact = target.log_prob(x / bottom.scale, bottom) - 4 * math.log(bottom.scale)
+    missed = (log_likelihood(target, x, rtol=tolerance, atol=tolerance).nats - exact).abs() / 4
+    assert float(missed.max()) < 100 * tolerance and float(missed.max()) > tolerance / 1000
 
 
 def test_probes_share_an_integration():

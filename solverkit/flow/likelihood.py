@@ -81,9 +81,9 @@ def log_likelihood(
     A sample's value depends on itself and its seed alone, never on the batch: its draws and its steps are its own.
 
     Two errors. That of the draws is `standard_error`: of a trace by probes, or of the noise and levels of a bound; an exact
-    divergence has none. That of the integration goes with the tolerances, about 100 rtol nats a dimension (1e-3 at the
-    default) where the network is smooth; halve them to see it. A density is also only as right as the prior: the network's
-    noised data are taken for exactly normal at its largest noise level.
+    divergence has none. That of the integration goes with the tolerances: below 100 rtol nats a dimension (1e-3 at the
+    default) on targets whose density is known; other tolerances show it for a network. A density is also only as right as
+    the prior: the network's noised data are taken for exactly normal at its largest noise level.
 
     Args:
         denoiser: Of the network.

@@ -25,7 +25,7 @@ class Control(NamedTuple):
     Attributes:
         order: The error of a step is of this order in h.
         safety: Factor on the next length.
-        least, most: Bounds of the change; `least` also after a step whose ratio is NaN or inf.
+        least, most: Bounds of the change; after a step whose ratio is NaN or inf it is a quarter.
     """
 
     order: int
@@ -36,7 +36,7 @@ class Control(NamedTuple):
     def growth(self, ratio: torch.Tensor) -> torch.Tensor:
         """What h is multiplied by, (b,)."""
         free = (self.safety * ratio.clamp_min(1e-30) ** (-1 / self.order)).clamp(self.least, self.most)
-        return torch.where(torch.isfinite(ratio), free, self.least)
+        return torch.where(torch.isfinite(ratio), free, 0.25)
 
 
 class Steps(Protocol):
