@@ -47,7 +47,9 @@ def check_parts(card: SamplerCard, options: Mapping[str, Any]) -> None:
             for k in PARTS:
                 _, parted = in_one_run(_cut(card, options, grid, k), target)
                 ratio = float((parted / torch.maximum(spread, target.target.eigenvalues[0].sqrt())).square().max())
-                assert ratio <= LIKE, f"in {k} parts the variance is {ratio:.2f} times that of one run: draws are shared, or starts unstable"
+                assert ratio <= LIKE, (
+                    f"in {k} parts the variance is {ratio:.2f} times that of one run: draws are shared, or starts unstable"
+                )
 
 
 def _tails(card: SamplerCard, options: Mapping[str, Any], target: Any, grid: Grid) -> None:
@@ -63,7 +65,7 @@ def _tails(card: SamplerCard, options: Mapping[str, Any], target: Any, grid: Gri
         tail = traced(card, grid.tail(i), options)
         expected = places[_draws_before(whole, first) :]
         assert draws_of(tail) == expected, (
-            f"from node {i} on, the tail draws at {_shown(tail)}, the whole run does not: a draw must belong to its interval"
+            f"from node {i} on, the tail draws at {_shown(tail)}, and not the whole run: a draw must belong to its interval"
         )
         if history:
             continue
