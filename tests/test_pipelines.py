@@ -201,6 +201,7 @@ def pipeline_kind(name: str) -> tuple[str, str, int]:
     return FAMILY[name], role, PASSES.get(name, 1)
 
 
+@functools.cache
 def sampler_kind(name: str) -> tuple[bool, bool, bool, bool]:
     """Stages inside a step, a history, draws, knowledge of the model."""
     card = registry().cards["samplers"][name]
