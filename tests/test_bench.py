@@ -89,6 +89,7 @@ def test_a_batch_is_bounded_where_nobody_said():
     assert Subject(ModelEntry("gaussian", 5000), large, None).batch_size == 64
     assert Subject(ModelEntry("gaussian", 5000, batch_size=7), large, None).batch_size == 7
     assert small().override(batch_size=3).models[0].batch_size == 3
+    assert small().override(model_options={"dim": 3}).models[0].options == {"dim": 3}
 
 
 def test_rows_say_how_threads_wait(monkeypatch):

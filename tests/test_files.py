@@ -124,6 +124,14 @@ def test_numbers_that_would_take_the_memory_or_overflow(folder, key, value):
         sk.load(folder)
 
 
+@pytest.mark.parametrize("size", ["eight", [8], [8, 8, 8], -8, 8.5, {}])
+def test_a_sample_size_that_is_none_leaves_the_shape_to_the_caller(folder, size):
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": size}))
+    assert sk.load(folder).shape is None
+    assert sk.load(folder, shape=(1, 8, 8)).shape == (1, 8, 8)
+
+
 def test_require_file(tmp_path):
     (tmp_path / "file").write_text("12345")
     (tmp_path / "link").symlink_to(tmp_path / "file")

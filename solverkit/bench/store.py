@@ -33,6 +33,8 @@ def require_writable(path: Path) -> None:
         path.open("ab").close()
     except LoadError as error:
         raise BenchError(f"results cannot be written: {error}") from None
+    except (FileExistsError, NotADirectoryError):
+        raise BenchError(f"cannot write {path}: a part of the path is a file, not a folder.") from None
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror or error}.") from None
 

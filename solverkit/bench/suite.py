@@ -25,7 +25,7 @@ nfe = [8]
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -156,8 +156,12 @@ class Suite:
         num_samples: int | None = None,
         seed: int | None = None,
         batch_size: int | None = None,
+        model_options: Mapping[str, Any] | None = None,
     ) -> Suite:
-        """This suite with what the user asked for instead; empty leaves a part as it is."""
+        """This suite with what the user asked for instead; empty leaves a part as it is.
+
+        `model_options` (device=, dtype=, labels=) are added to those of every model.
+        """
         suite = self
         if names := tuple(models):
             known = {model.name: model for model in suite.models}
@@ -173,6 +177,9 @@ class Suite:
             suite = replace(suite, models=tuple(replace(m, num_samples=num_samples) for m in suite.models))
         if batch_size is not None:
             suite = replace(suite, models=tuple(replace(m, batch_size=batch_size) for m in suite.models))
+        if model_options:
+            added = dict(model_options)
+            suite = replace(suite, models=tuple(replace(m, options={**m.options, **added}) for m in suite.models))
         if seed is not None:
             suite = replace(suite, seed=seed)
         return suite.checked()

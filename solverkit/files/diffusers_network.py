@@ -121,12 +121,11 @@ def sample_shape(config: Mapping[str, Any]) -> tuple[int, ...] | None:
     if not isinstance(channels, int) or size is None or out not in (None, channels, 2 * channels):
         return None  # more channels in than out: part of the input is a condition
     name = str(config.get("_class_name"))
-    if "1D" in name:
-        return (channels, int(size))
-    if "2D" not in name:
+    axes = 1 if "1D" in name else 2 if "2D" in name else 0
+    sizes = tuple(size) if isinstance(size, (list, tuple)) else (size,) * axes
+    if not axes or len(sizes) != axes or not all(isinstance(n, int) and n > 0 for n in sizes):
         return None
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return (channels, int(height), int(width))
+    return (channels, *sizes)
 
 
 def check_inputs(net: Any, inputs: Mapping[str, Any], options: Iterable[str]) -> None:
