@@ -12,6 +12,7 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import pytest
+import tiny_pipelines
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -232,6 +233,37 @@ def test_a_pipeline_whose_scheduler_was_replaced(pipe):
     pipe.scheduler = sk.SolverKitScheduler.from_config(pipe.scheduler.config, sampler="unipc")
     denoiser = sk.load(pipe)
     assert (denoiser.prediction, denoiser.schedule) == ("v_prediction", sk.VP("squaredcos_cap_v2"))
+
+
+@pytest.mark.parametrize("kind", ["sd3", "pixart", "sd"])
+def test_pipelines_whose_networks_take_text(kind):
+    tiny_one = {
+        "sd3": lambda: tiny_pipelines.stable_diffusion_3(diffusers.StableDiffusion3Pipeline),
+        "pixart": tiny_pipelines.pixart,
+        "sd": lambda: tiny_pipelines.stable_diffusion(diffusers.StableDiffusionPipeline),
+    }[kind]()
+    pipe, heard = tiny_one.pipe, []
+    net = pipe.unet if kind == "sd" else pipe.transformer
+    net.register_forward_hook(lambda net, args, kwargs, out: heard.append(kwargs.get("timestep", args[-1])), with_kwargs=True)
+    text = torch.randn(1, 4, net.config.get("cross_attention_dim") or net.config.joint_attention_dim)
+    inputs = {
+        "sd": {"encoder_hidden_states": text},
+        "sd3": {"encoder_hidden_states": text, "pooled_projections": torch.randn(1, net.config.get("pooled_projection_dim", 1))},
+        "pixart": {
+            "encoder_hidden_states": torch.randn(1, 4, net.config.get("caption_channels", 1) or 1),
+            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        },
+    }[kind]  # fmt: skip
+    denoiser = sk.load(pipe, **inputs)
+    level = denoiser.schedule.at(0.5)
+    assert denoiser(torch.randn(1, *denoiser.shape), level).shape == (1, *denoiser.shape)
+    assert float(heard[0]) == pytest.approx(level.time)
+
+
+def test_a_network_that_is_told_the_time_in_an_unknown_way_is_refused(pipe):
+    pipe.unet = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=1)
+    with pytest.raises(LoadError, match=r"AutoencoderKL.*sk\.wrap"):
+        sk.load(pipe)
 
 
 def test_a_class_conditional_pipeline(pipe, x):

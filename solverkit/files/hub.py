@@ -22,6 +22,7 @@ from ..process.schedule import Schedule
 from ..registry.registry import registry
 from .diffusers_export import to_config
 from .diffusers_network import WEIGHTS, classes
+from .named_time import NamedTime
 from .network import COMPONENTS, NETWORKS, is_pipeline, open_folder, open_pipeline, refuse_moves, said_from
 
 # what people of other libraries say to a loader, and where it is said here
@@ -216,6 +217,7 @@ def save(denoiser: DenoiserLike, folder: str | os.PathLike[str]) -> Path:
     import diffusers
 
     net: Any = getattr(denoiser, "net", None)
+    net = net.net if isinstance(net, NamedTime) else net
     if not (isinstance(denoiser, Denoiser) and issubclass(type(net), diffusers.ModelMixin)):
         inside = type(denoiser).__name__ if net is None else f"a denoiser of {type(net).__name__}"
         raise LoadError(

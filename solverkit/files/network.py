@@ -17,6 +17,7 @@ from ..process.schedule import Schedule
 from ..process.variance_preserving import DiscreteVP
 from .diffusers_config import from_config
 from .diffusers_network import WRAP_IT, build, check_inputs, check_labels, load_weights, sample_shape
+from .named_time import told_by_position
 from .regular_file import read_json
 
 NETWORKS = Path(__file__).parent.parent / "networks"
@@ -58,7 +59,8 @@ def open_folder(
             net.to(dtype)
     except (RuntimeError, TypeError, AssertionError) as error:
         raise LoadError(f"the network cannot be moved to device={device!r}, dtype={dtype!r}: {error}") from error
-    return said_from(os.fspath(folder), wrap(net, prediction, schedule, **_on(net.device, fixed)))
+    asked = net if prediction == "autoencoder" else told_by_position(net)
+    return said_from(os.fspath(folder), wrap(asked, prediction, schedule, **_on(net.device, fixed)))
 
 
 def is_pipeline(source: object) -> bool:
@@ -87,7 +89,7 @@ def open_pipeline(
     schedule, prediction = _trained_on(lambda: dict(config), schedule, prediction, integer_time)
     described = {"_class_name": type(net).__name__, **net.config}  # only networks that were loaded have it in their config
     fixed = _inputs(net, described, labels, inputs, is_ours=False)
-    return wrap(net, prediction, schedule, **_on(net.device, fixed))
+    return wrap(told_by_position(net), prediction, schedule, **_on(net.device, fixed))
 
 
 def _trained_on(
