@@ -244,11 +244,14 @@ def test_pipelines_whose_networks_take_text(kind):
     }[kind]()
     pipe, heard = tiny_one.pipe, []
     net = pipe.unet if kind == "sd" else pipe.transformer
-    net.register_forward_hook(lambda net, args, kwargs, out: heard.append(kwargs.get("timestep", args[-1])), with_kwargs=True)
+    net.register_forward_pre_hook(lambda _, args, kwargs: heard.append(kwargs.get("timestep", args[-1])), with_kwargs=True)
     text = torch.randn(1, 4, net.config.get("cross_attention_dim") or net.config.joint_attention_dim)
     inputs = {
         "sd": {"encoder_hidden_states": text},
-        "sd3": {"encoder_hidden_states": text, "pooled_projections": torch.randn(1, net.config.get("pooled_projection_dim", 1))},
+        "sd3": {
+            "encoder_hidden_states": text,
+            "pooled_projections": torch.randn(1, net.config.get("pooled_projection_dim", 1)),
+        },
         "pixart": {
             "encoder_hidden_states": torch.randn(1, 4, net.config.get("caption_channels", 1) or 1),
             "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},

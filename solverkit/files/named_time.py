@@ -10,7 +10,7 @@ import torch
 
 from ..errors import LoadError
 
-# told the timestep that the scheduler says, as a keyword; others of this form are told other times (Flux: a thousandth of it)
+# told the timestep that the scheduler says, as a keyword; others of this form are told other times (Flux: a thousandth)
 NAMED = ("PixArtTransformer2DModel", "SD3Transformer2DModel")
 
 
