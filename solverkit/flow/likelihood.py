@@ -103,13 +103,18 @@ def log_likelihood(
         batch_size: Samples at a time; the result is the same. By default as many as make a million numbers, at most 512.
 
     Raises:
-        OptionError: x is no batch, or options that mean nothing.
+        OptionError: x is no batch, options that mean nothing, or a model whose source is not Gaussian.
         DenoiserError: the network has no gradient.
         BudgetError: the tolerances need too many steps, or a step underflows.
         NonFiniteError: NaN or inf in an answer of the network; names the level and the samples.
     """
     integers = isinstance(x, torch.Tensor) and x.dtype == torch.uint8
     require_batch(x.float() if integers else x)
+    if getattr(denoiser, "prior", None) is not None:
+        raise OptionError(
+            "this model starts from a source that is not Gaussian (prior=), whose density is not known here: there is no "
+            "likelihood to compute."
+        )
     n = DRAWS.get(method) if draws is None else draws
     if n is None or method not in DRAWS:
         raise OptionError(f"method must be 'ode', 'elbo' or 'vlb', got {method!r}.")
