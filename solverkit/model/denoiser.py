@@ -20,7 +20,7 @@ from ..process.schedule import VE, Flow, Schedule
 from .answer import answered, fit_channels
 from .counting import Count, counted, record
 from .inputs import batched, cut, row_index
-from .placement import computes_in, first_tensor, own_device, own_dtype
+from .placement import OwnDtype, computes_in, own_device
 from .prediction import PREDICTIONS, denoised_weights, input_scale, meant
 
 __all__ = ["Denoiser", "DenoiserLike", "describe", "fit_channels", "require_finite", "wrap"]
@@ -62,9 +62,12 @@ class Denoiser:
     ) -> None:
         self.net, self.prediction, self.schedule, self.inputs = net, prediction, schedule, inputs
         self.shape, self.sigma_train = shape, sigma_train
-        self.name = getattr(net, "name", type(net).__name__)
-        self._dtype, self._device, self._count = dtype, device, Count()
-        self._placed: tuple[Any, torch.dtype | None] = (None, None)
+        self._dtype, self._device, self._own, self._count = dtype, device, OwnDtype(), Count()
+
+    @property
+    def name(self) -> str:
+        """What the network is called in messages: its own name, or that of its class."""
+        return str(getattr(self.net, "name", type(self.net).__name__))
 
     @property
     def calls(self) -> int:
@@ -79,15 +82,7 @@ class Denoiser:
     @property
     def dtype(self) -> torch.dtype | None:
         """What the network computes in: what was said, else its own; None where that is not known, and it gets x's."""
-        if self._dtype is not None:
-            return self._dtype
-        first = first_tensor(self.net)
-        if first is None:
-            return own_dtype(self.net)
-        place = first.dtype, first.device  # a module that is cast or moved moves all of its parameters
-        if place != self._placed[0]:
-            self._placed = place, own_dtype(self.net)
-        return self._placed[1]
+        return self._own.of(self.net) if self._dtype is None else self._dtype
 
     def with_inputs(self, **inputs: Any) -> Denoiser:
         """The same network with other fixed inputs (they replace those of the same name)."""
@@ -112,7 +107,7 @@ class Denoiser:
     def view(self, **inputs: Any) -> Denoiser:
         """As `with_inputs`; the passes are counted as this denoiser's own."""
         view = self.with_inputs(**inputs)
-        view._count, view.name = self._count, self.name
+        view._count = self._count
         return view
 
     def __call__(self, x: torch.Tensor, level: float | Sequence[float]) -> torch.Tensor:
@@ -214,7 +209,7 @@ class Denoiser:
             return f"{text}."
         return (
             f"{text} and its time in {args[1].dtype}, so that large times stay exact. A network that multiplies the bare "
-            "time by its weights wants it in x's dtype: sk.wrap(lambda x, t, **k: net(x, t.to(x.dtype), **k), ..., dtype=...)."
+            "time by its weights wants it in x's dtype: sk.wrap(lambda x, t, **k: net(x, t.to(x.dtype), **k), ...)."
         )
 
     def __repr__(self) -> str:
