@@ -122,7 +122,7 @@ def seeded(seed):
 PAIRS = {
     "parameter": (Net, 0, 1),
     "lambda": (lambda s: (lambda n: lambda x, t: n(x))(layer(s)), 0, 1),
-    "closure": (lambda s: (lambda n: lambda x, t: [n(x) for _ in "a"][0])(Net(s)), 0, 1),
+    "closure": (lambda s: (lambda n: lambda x, t: next(n(x) for _ in "a"))(Net(s)), 0, 1),
     "partial": (lambda s: functools.partial(lambda n, x, t: n(x), layer(s)), 0, 1),
     "keyword of a partial": (lambda v: functools.partial(torch.mul, other=v), 2.0, 3.0),
     "bound method": (lambda s: Net(s).forward, 0, 1),
@@ -138,7 +138,7 @@ PAIRS = {
     "slots": (Slotted, 1.0, 2.0),
     "dataclass": (Data, 1.0, 2.0),
     "list in an attribute": (lambda v: Data(names=v), ["a", "bc"], ["ab", "c"]),
-    "numpy": (lambda v: lambda x, t, a=np.array(v): x * a[0], [1.0], [2.0]),
+    "numpy": (lambda v: (lambda a: lambda x, t: x * a[0])(np.array(v)), [1.0], [2.0]),
     "deque": (lambda v: lambda x, t, a=collections.deque(v): x * a[0], [1.0], [2.0]),
     "enum": (lambda v: lambda x, t: x * v.value, Kind.A, Kind.B),
     "forward of a local class": (made, lambda x: x * 2, lambda x: x * 3),
@@ -148,7 +148,7 @@ PAIRS = {
     "state out of sight": (seeded, 0, 1),
     "method of an object": (lambda v: Data(v).__call__, 1.0, 2.0),
     "decorated": (lambda v: functools.lru_cache(named(v)), 1.0, 2.0),
-    "module in a list": (lambda s: types.SimpleNamespace(f=lambda x, t, n=[layer(s)]: n[0](x)).f, 0, 1),
+    "module in a list": (lambda s: (lambda n: lambda x, t: n[0](x))([layer(s)]), 0, 1),
     "dtype": (lambda d: lambda x, t: x.to(d).float(), torch.float16, torch.bfloat16),
 }
 
@@ -173,7 +173,7 @@ def test_globals_that_the_code_reads(monkeypatch):
 
 
 def test_what_wraps_a_network_is_told_apart():
-    net, x0 = Net(), dict(prediction="sample")
+    net, x0 = Net(), {"prediction": "sample"}
     marks = {
         fingerprint(sk.wrap(net, schedule=s, **x0)) for s in (sk.Flow(), sk.Flow(shift=3.0), sk.Flow(data_at=1), sk.VP())
     }
@@ -240,7 +240,7 @@ def test_cycles_and_shared_parts():
     ("thing", "words"),
     [
         (lambda: (i for i in range(3)), "generator"),
-        (lambda: open(__file__), "TextIOWrapper"),
+        (lambda: sys.__stdin__, "_io"),
         (lambda: torch.nn.Linear(2, 2, device="meta"), "meta"),
     ],
 )

@@ -129,13 +129,15 @@ class Denoiser:
             levels = [self.schedule.at(s) for s in level]
             k, c, w_own, w_net = (per_row(w, x) for w in zip(*(self._weights(one) for one in levels)))
             own = x * k
-            out = self._ask(own * c, [one.time for one in levels], level)
+            out = self._ask(own * c, [one.time for one in levels])
+            record(len(x), x, level)
             self._require_gradient(own, out)
             return out.to(x.dtype) * w_net + own * w_own
         one = self.schedule.at(level)  # type: ignore[arg-type]
         scale, c_in, w_x, w_out = self._weights(one)
         own = x if scale == 1.0 else x * scale
-        out = self._ask(own if c_in == 1.0 else own * c_in, one.time, level)
+        out = self._ask(own if c_in == 1.0 else own * c_in, one.time)
+        record(len(x), x, level)
         self._require_gradient(own, out)
         answer = out.to(x.dtype) * w_out  # a new tensor: a network may reuse its output's memory
         return answer if w_x == 0 else answer.add_(own, alpha=w_x)
@@ -157,7 +159,7 @@ class Denoiser:
                 "divergence='finite-difference'."
             )
 
-    def _ask(self, x: torch.Tensor, time: float | list[float], level: Any) -> torch.Tensor:
+    def _ask(self, x: torch.Tensor, time: float | list[float]) -> torch.Tensor:
         dtype = self.dtype or x.dtype
         args: list[torch.Tensor] = [x.to(dtype)]
         if self.prediction != "autoencoder":
@@ -169,7 +171,6 @@ class Denoiser:
         except Exception as error:
             raise DenoiserError(self._explain(error, x, args)) from error
         counted(self._count, len(x))
-        record(len(x), x, level)
         return answered(out, x, self.name)
 
     def _told(self, time: float | list[float], dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:

@@ -135,7 +135,8 @@ def _require_stackable(conditional: DenoiserLike, unconditional: DenoiserLike) -
 
 def _stack(name: str, conditional: Any, unconditional: Any, x: torch.Tensor) -> Any:
     """One input for the doubled batch: rows of both, or the value that both share; mappings and lists part by part."""
-    if isinstance(conditional, Mapping) and isinstance(unconditional, Mapping) and conditional.keys() == unconditional.keys():
+    mappings = isinstance(conditional, Mapping) and isinstance(unconditional, Mapping)
+    if mappings and conditional.keys() == unconditional.keys():
         return {key: _stack(f"{name}[{key!r}]", c, unconditional[key], x) for key, c in conditional.items()}
     lists = type(conditional) in (list, tuple) and type(unconditional) is type(conditional)
     if lists and len(conditional) == len(unconditional) and any(isinstance(c, torch.Tensor) for c in conditional):
