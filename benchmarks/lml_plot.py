@@ -9,29 +9,26 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from table_lml import DIMENSIONS, GRID, kind
 
 ROOT = Path(__file__).parents[1]
-MODELS = {"mixture": 64, "mnist": 784, "mnist-flow": 784}
 
 
 def main() -> None:
     rows = [json.loads(line) for line in (ROOT / "benchmarks" / "results" / "lml.jsonl").open()]
-    rows = [row for row in rows if row["status"] == "ok" and row.get("ode_error") is not None]
+    rows = [row for row in rows if row["status"] == "ok" and row.get("ode_error") is not None and row["grid"] == GRID]
     figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, sharey=True)
     for line, solver in zip(axes, ("ddim", "dpmpp-2m")):
-        for axis, (model, dim) in zip(line, MODELS.items()):
+        for axis, model in zip(line, DIMENSIONS):
             base = {r["budget"]: r["ode_error"] for r in rows if r["model"] == model and r["sampler"] == solver}
             curves: dict[str, dict[int, float]] = {}
             for row in rows:
-                options = row["options"]
-                if row["model"] != model or row["sampler"] != "lml" or options.get("solver") != solver:
+                if row["model"] != model or row["sampler"] != "lml" or row["options"].get("solver") != solver:
                     continue
-                name = "kappa = 0, published float32" if "published_arithmetic" in options else "kappa = 0, closed form"
-                if "momentum" in options:
-                    name = f"c = {round(options['momentum'] * dim / 1e-3, 2):g}"
+                name = kind(row)
                 curves.setdefault(name, {})[row["budget"]] = row["ode_error"] / base[row["budget"]]
             for name, values in curves.items():
-                style = {"kappa = 0, closed form": "k-", "kappa = 0, published float32": "r--"}.get(name, "o-")
+                style = {"kappa = 0": "k-", "released, float32": "r--"}.get(name, "o-")
                 axis.semilogy(list(values), list(values.values()), style, label=name, markersize=4)
             axis.set_title(f"{model}, {solver}", fontsize=9)
             axis.set_ylim(0.4, 4)

@@ -1,72 +1,69 @@
-"""Write docs/benchmarks.md from the committed rows: nothing in it is typed by hand but the prose.
+"""The tables of docs/ that rest on rows of benchmarks/results: print them, or put them in their places.
 
-solverkit bench --out runs/seed0 && solverkit bench --seed 1 --out runs/seed1
-cp runs/seed0/results.jsonl benchmarks/results/default-seed0.jsonl      # and seed1
-python benchmarks/tables.py
+    python benchmarks/tables.py                     # all of them
+    python benchmarks/tables.py teleportation       # those whose names begin so
+    python benchmarks/tables.py --write             # into docs/*.md
+
+A table's place in a page is the line <!-- table: NAME --> right above it. Nothing in such a table is typed by hand.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import argparse
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from ranking import compare
-from ranking import load as load_errors
-
-from solverkit.bench.store import read
+import table_lml
+import table_score
+import table_suite
+import table_teleportation
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-HEAD = """# Benchmarks
+TABLES: dict[str, Callable[[Path], str]] = {
+    **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
+}  # fmt: skip
 
-`solverkit bench` without arguments: RMS distance (`ode_error`) of the samples to the converged solution of the same
-probability-flow ODE from the same noise, against counted network evaluations. Each sampler, diffusers' own included, runs
-on the grid that won a sweep at that budget on another seed (`benchmarks/choose_grids.py`); diffusers' classes have fewer
-grids to choose from, and that is part of what is compared. Rows: `benchmarks/results/`. Machine: {machine}; torch {torch}.
 
-The converged solution is by DEIS of order 3 (networks) or RK4 (exact target); its distance to the solution with half
-as many steps is {reference}.
-"""
-STABLE = """
-## Is the ranking stable?
-
-Kendall's tau between the rankings of the nine samplers on seed 0 and on seed 1 (1 = the same order), and the pairs that
-changed places although they were more than 10 % apart (`benchmarks/ranking.py`).
-
-| model | NFE | tau | clear swaps |
-|---|---|---|---|
-"""
+def replaced(text: str, made: dict[str, str]) -> tuple[str, list[str]]:
+    """A page with the tables that it has places for, and the names of those."""
+    found = []
+    for name, table in made.items():
+        place = re.compile(rf"(<!-- table: {re.escape(name)} -->\n)(?:\|[^\n]*\n)*")
+        if place.search(text):
+            text, found = place.sub(lambda match, table=table: match[1] + table, text), [*found, name]
+    return text, found
 
 
 def main() -> None:
-    rows = [row for row in read(RESULTS / "default-seed0.jsonl") if row["status"] == "ok"]
-    references: dict[str, float] = {}
-    table: dict[str, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        table[row["model"]][row["sampler"]][row["budget"]] = row
-        if row.get("reference_error") is not None:
-            references[row["model"]] = row["reference_error"]
-    reference = ", ".join(f"{error:.1e} (`{model}`)" for model, error in references.items())
-    text = HEAD.format(machine=rows[0]["machine"], torch=rows[0]["torch_version"], reference=reference)
-    for model, samplers in table.items():
-        budgets = sorted({b for line in samplers.values() for b in line})
-        best = {b: min(line[b]["ode_error"] for line in samplers.values() if b in line) for b in budgets}
-        count = next(iter(next(iter(samplers.values())).values()))["num_samples"]
-        text += f"\n## {model} ({count} samples, seed 0)\n\n| sampler | " + " | ".join(f"NFE {b}" for b in budgets)
-        text += " |\n|---|" + "---|" * len(budgets) + "\n"
-        for sampler, line in samplers.items():
-            cells = []
-            for b in budgets:
-                error, grid = line[b]["ode_error"], line[b]["grid"]
-                shown = f"{error:.4f}"
-                cells.append((f"**{shown}**" if error == best[b] else shown) + f" {grid}")
-            text += f"| {sampler} | " + " | ".join(cells) + " |\n"
-    text += STABLE
-    first, second = (load_errors(RESULTS / f"default-seed{seed}.jsonl") for seed in (0, 1))
-    for model, budget in sorted(first.keys() & second.keys()):
-        tau, swaps = compare(first[(model, budget)], second[(model, budget)])
-        text += f"| {model} | {budget} | {tau:+.2f} | {'; '.join(swaps) or 'none'} |\n"
-    (ROOT / "docs" / "benchmarks.md").write_text(text)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="beginnings of names; default: all")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--write", action="store_true", help="put them into docs/*.md")
+    arguments = parser.parse_args()
+    chosen = [name for name in TABLES if not arguments.names or name.startswith(tuple(arguments.names))]
+    made, missing = {}, []
+    for name in chosen:
+        try:
+            made[name] = TABLES[name](arguments.results)
+        except (KeyError, IndexError, ValueError, OSError, StopIteration) as error:  # rows that are not measured yet
+            missing.append(name)
+            print(f"{name}: rows are missing ({type(error).__name__}: {error})", file=sys.stderr)
+    if not arguments.write:
+        for name, table in made.items():
+            print(f"<!-- table: {name} -->\n{table}")
+        sys.exit(bool(missing))
+    placed: set[str] = set()
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text, found = replaced(page.read_text(encoding="utf-8"), made)
+        page.write_text(text, encoding="utf-8")
+        placed.update(found)
+    for name in made.keys() - placed:
+        missing.append(name)
+        print(f"{name}: no page has a place for it (<!-- table: {name} -->)", file=sys.stderr)
+    sys.exit(bool(missing))
 
 
 if __name__ == "__main__":

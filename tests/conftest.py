@@ -1,13 +1,21 @@
-"""Fast tests first: what takes long runs at the end."""
+"""One thread a worker, set before torch is loaded; fast tests first."""
 
 from __future__ import annotations
 
-import torch
+import os
 
-LAST = ("test_pipelines", "test_testing", "test_samplers", "test_networks", "test_packaging")
+for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "passive")):
+    os.environ.setdefault(name, value)  # idle threads of two workers on two cores would spin
+
+import torch  # noqa: E402
+
+LAST = (
+    "test_constraints", "test_predictor_corrector", "test_metropolis", "test_teleportation", "test_pipelines",
+    "test_testing", "test_samplers", "test_networks", "test_packaging",
+)  # fmt: skip
 
 
-torch.set_num_threads(1)  # two workers on two cores
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+import warnings
 
 import pytest
 import torch
 
 import solverkit as sk
+from solverkit.bench import peers, runner
 from solverkit.bench import reference as references
 from solverkit.bench.metrics import Run, fd, ode_error
 from solverkit.bench.peers import build_peer, peer_levels, run_peer, set_budget
 from solverkit.bench.report import best_grids, make_panels, make_table, metric_names, write_figure
 from solverkit.bench.runner import run_suite
 from solverkit.bench.store import append, latest, read
+from solverkit.bench.subject import Subject
 from solverkit.bench.suite import ModelEntry, Suite
 from solverkit.bench.suite_file import load_suite, parse_suite
 from solverkit.errors import BenchError, OptionError, UnknownNameError
+from solverkit.run import sampling
 from solverkit.run.noise import PRIOR, SampleNoise, sample_seeds
 
 ROW_FIELDS = [
-    "model", "model_fingerprint", "sampler", "options", "grid", "budget", "nfe", "num_samples", "seed", "ode_error",
-    "seconds_total", "seconds_model", "seconds_solver", "peak_memory_bytes", "status", "solverkit_version",
-    "torch_version", "diffusers_version", "python_version", "machine", "git_commit", "time",
+    "model", "model_fingerprint", "sampler", "options", "grid", "budget", "nfe", "passes", "num_samples", "seed",
+    "ode_error", "reports", "remarks", "seconds_total", "seconds_model", "seconds_plan", "seconds_solver",
+    "peak_memory_bytes", "status", "solverkit_version", "torch_version", "diffusers_version", "python_version", "machine",
+    "git_commit", "threads", "omp_wait_policy", "time",
 ]  # fmt: skip
 DPM, UNIPC = "diffusers:DPMSolverMultistepScheduler", "diffusers:UniPCMultistepScheduler"
 
@@ -54,7 +61,72 @@ def test_nfe_is_counted():
     rows = list(run_suite(small()))
     assert [r["nfe"] for r in rows] == [5, 8, 5, 7]  # heun: two a step, one in the last
     for row in rows:
-        assert row["seconds_total"] == pytest.approx(row["seconds_model"] + row["seconds_solver"])
+        parts = row["seconds_model"] + row["seconds_plan"] + row["seconds_solver"]
+        assert row["seconds_total"] == pytest.approx(parts) and min(row["seconds_plan"], row["seconds_solver"]) > 0
+
+
+def test_planning_is_part_of_the_wall_seconds_and_told_apart(monkeypatch):
+    def slowly(function):
+        return lambda *args, **kwargs: (time.sleep(0.05), function(*args, **kwargs))[1]
+
+    monkeypatch.setattr(sampling, "choose_grid", slowly(sampling.choose_grid))
+    monkeypatch.setattr(peers, "set_budget", slowly(peers.set_budget))
+    for row in run_suite(small(samplers=("euler", DPM), nfe=(5,))):
+        assert row["seconds_total"] > row["seconds_plan"] > 0.05 > row["seconds_model"] > 0
+
+
+def test_passes_are_counted_whatever_the_batch():
+    models = (ModelEntry("gaussian", 4, batch_size=3, reference_steps=8),)
+    for sampler in ("heun", DPM):
+        (row,) = run_suite(small(models=models, samplers=(sampler,), nfe=(5,)))
+        assert (row["nfe"], row["passes"]) == (5, 10)  # 4 samples are two batches
+
+
+def test_a_batch_is_bounded_where_nobody_said():
+    few = Subject(ModelEntry("gaussian", 5000), sk.load("gaussian"), None)
+    assert (few.batch_size, few.batches) == (512, 10)
+    large = sk.wrap(lambda x, t: x, "epsilon", sk.VP(), shape=(2**20,))
+    assert Subject(ModelEntry("gaussian", 5000), large, None).batch_size == 64
+    assert Subject(ModelEntry("gaussian", 5000, batch_size=7), large, None).batch_size == 7
+    assert small().override(batch_size=3).models[0].batch_size == 3
+    assert small().override(model_options={"dim": 3}).models[0].options == {"dim": 3}
+
+
+def test_rows_say_how_threads_wait(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    row = next(run_suite(small()))
+    assert (row["threads"], row["omp_wait_policy"]) == (torch.get_num_threads(), "passive")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert next(run_suite(small()))["omp_wait_policy"] is None
+
+
+def test_what_was_warned_of_stands_in_the_row(recwarn, monkeypatch):
+    def warn(*args, **kwargs):
+        warnings.warn("each timestep is used once", stacklevel=2)
+        return sk.sample(*args, **kwargs)
+
+    monkeypatch.setattr(runner, "sample", warn)
+    assert next(run_suite(small()))["remarks"] == ["each timestep is used once"]
+    assert not recwarn.list
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "open_subject", lambda entry: pytest.fail("a model was loaded"))
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "file" / "results.jsonl", tmp_path, tmp_path / "pipe"):
+        with pytest.raises(BenchError, match="cannot"):
+            list(run_suite(small(), path))
+
+
+def test_a_network_that_cannot_be_told_apart_is_measured_and_not_cached(monkeypatch):
+    def refuse(denoiser):
+        raise sk.errors.SolverKitError("a lambda")
+
+    monkeypatch.setattr(references, "fingerprint", refuse)
+    row = next(run_suite(small()))
+    assert (row["model_fingerprint"], row["status"]) == (None, "ok") and row["ode_error"] > 0
+    assert not references.cache_folder().exists()
 
 
 def test_guidance_costs_two_evaluations():

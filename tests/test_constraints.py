@@ -43,7 +43,7 @@ def conditional(target, mask, known):
 
 def test_replacement_and_resampling_approach_the_conditional_law():
     target = gaussian(dim=4, condition=20.0, seed=3)
-    known = target.target.sample(1, seed=5).expand(1500, -1).contiguous()
+    known = target.target.sample(1, seed=5).expand(400, -1).contiguous()
     mask = torch.tensor([1, 1, 0, 0])
     wanted, _ = conditional(target, mask, known)
     errors = {}

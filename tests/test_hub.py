@@ -109,7 +109,7 @@ def test_dtype(folder, dtype):
 
 
 def test_device_that_does_not_exist(folder):
-    with pytest.raises(LoadError, match="cannot be moved"):
+    with pytest.raises(OptionError, match="device='cuda:99'"):
         sk.load(folder, device="cuda:99")
 
 

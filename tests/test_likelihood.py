@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -10,12 +9,11 @@ import torch
 
 import solverkit as sk
 from solverkit.errors import BudgetError, DenoiserError, OptionError
-from solverkit.flow import gauss_legendre
-from solverkit.flow.divergence import denoised_and_trace, probes
-from solverkit.flow.dormand_prince import integrate
+from solverkit.flow.divergence import denoised_and_traces, probe_vectors
 from solverkit.flow.flow_map import decode, encode, ends
 from solverkit.flow.likelihood import dequantised, log_likelihood
 from solverkit.problems import gaussian, mixture
+from solverkit.run.noise import SampleNoise, sample_seeds
 
 SCHEDULES = {
     "EDM": sk.EDM(),
@@ -42,9 +40,10 @@ def test_ode_likelihood_is_the_exact_density(build, schedule):
     missed = (found.nats - exact(target, x)) / x[0].numel()
     # a single sample also sees that the prior N(0, sigma_max^2) is not quite the noised data; in the mean that is tiny
     assert abs(float(missed.mean())) < 1e-3 and float(missed.abs().max()) < 0.02
-    assert torch.isnan(found.standard_error).all() and found.nfe > 20
-    bits = -found.nats / (x[0].numel() * math.log(2)) + 7
-    torch.testing.assert_close(found.bits_per_dim, bits)
+    assert (found.standard_error == 0).all() and found.nfe > 20 and found.bits_per_dim is None
+    if isinstance(schedule, sk.EDM):
+        asked = log_likelihood(target, x[:2], divergence="exact", bins=256)
+        torch.testing.assert_close(asked.bits_per_dim, -found.nats[:2] / (x[0].numel() * math.log(2)) + 7)
 
 
 @pytest.mark.parametrize("build", [gaussian, lambda schedule: mixture(dim=4, modes=3, schedule=schedule)])
@@ -72,7 +71,7 @@ def test_probes_are_unbiased(divergence, probe):
 def test_elbo_is_tight_for_an_exact_score_and_below_for_a_wrong_one(build, schedule):
     target = build(schedule=schedule)
     x = target.target.sample(64, seed=1)
-    found = log_likelihood(target, x, "elbo", draws=400, divergence="exact")
+    found = log_likelihood(target, x, "elbo", draws=200, divergence="exact")
     gap = found.nats - exact(target, x)
     error = float(found.standard_error.mean()) / math.sqrt(len(x))
     assert abs(float(gap.mean())) < 4 * error + 1e-3 * x[0].numel(), (float(gap.mean()), error)
@@ -84,7 +83,7 @@ def test_elbo_is_tight_for_an_exact_score_and_below_for_a_wrong_one(build, sched
         def __call__(self, y, level):
             return target(y, level) + 0.1 * torch.tanh(y / float(level))
 
-    worse = log_likelihood(Wrong(), x, "elbo", draws=400, divergence="exact")
+    worse = log_likelihood(Wrong(), x, "elbo", draws=200, divergence="exact")
     ode = log_likelihood(Wrong(), x, "ode", divergence="exact")
     assert float(worse.nats.mean()) < float(ode.nats.mean()) + 4 * error
     assert float(worse.nats.mean()) < float(found.nats.mean())
@@ -122,15 +121,16 @@ def test_trace_of_a_linear_map():
             return x @ matrix.T
 
     x, level = torch.randn(3, 5, dtype=torch.float64), sk.EDM().level(1.0)
-    v = probes((3, 5), "rademacher", 0, x)
-    assert set(v.unique().tolist()) == {-1.0, 1.0}
-    wanted = torch.einsum("bi,ij,bj->b", v, matrix, v)
+    levels, noise = [level] * 3, SampleNoise(sample_seeds(0, 3), (5,), torch.float64)
+    v = [probe_vectors(noise, "rademacher", k) for k in range(2)]
+    assert set(v[0].unique().tolist()) == {-1.0, 1.0} and not torch.equal(*v)
+    wanted = torch.stack([torch.einsum("bi,ij,bj->b", each, matrix, each) for each in v])
     for method in ("hutchinson", "finite-difference"):
-        denoised, trace = denoised_and_trace(Linear(), x, level, method, v)
-        torch.testing.assert_close(trace, wanted)
+        denoised, traces = denoised_and_traces(Linear(), x, levels, method, v)
+        torch.testing.assert_close(traces, wanted)
         torch.testing.assert_close(denoised, x @ matrix.T)
-    _, trace = denoised_and_trace(Linear(), x, level, "exact", v)
-    torch.testing.assert_close(trace, matrix.trace().expand(3))
+    _, traces = denoised_and_traces(Linear(), x, levels, "exact")
+    torch.testing.assert_close(traces, matrix.trace().expand(1, 3))
 
 
 class Flat:
@@ -181,6 +181,10 @@ def test_dequantised_data_lie_in_their_bins():
     y = dequantised(x)
     assert float(y.min()) >= -1 and float(y.max()) < 1
     assert torch.equal(((y + 1) * 128).floor()[0], torch.arange(256.0))
+    many = dequantised(torch.ones(1, 2_000_000))  # the last bin, where float32 is coarsest
+    assert float(many.max()) < 1 and float(many.min()) >= 1 - 2 / 256
+    integers = torch.arange(256, dtype=torch.uint8)[None]
+    assert torch.equal(((dequantised(integers) + 1) * 128).floor()[0], torch.arange(256.0))
 
 
 @pytest.mark.parametrize("steps", [80, None])
@@ -207,45 +211,6 @@ def test_images_survive_the_way_to_noise_and_back(name):
     latents = encode(denoiser, x, steps=20)
     assert 0.8 < float((latents.x / denoiser.schedule.prior_std(latents.level)).std()) < 1.2
     assert float((decode(denoiser, latents.x, steps=20).x - x).abs().max()) < 1e-3
-
-
-def test_gauss_legendre_is_of_fourth_order_and_its_own_inverse():
-    def slope(z, u, rows):
-        return torch.cos(3 * u)[:, None] * z + torch.sin(z)
-
-    z = torch.tensor([[0.3], [1.0]], dtype=torch.float64)
-    exact = integrate(slope, z, 0.0, 2.0, rtol=1e-12, atol=1e-12).y
-    errors = []
-    for steps in (8, 16, 32):
-        there = gauss_legendre.integrate(slope, z, 0.0, 2.0, steps)
-        errors.append(float((there - exact).abs().max()))
-        assert float((gauss_legendre.integrate(slope, there, 2.0, 0.0, steps) - z).abs().max()) < 1e-10
-    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
-    assert min(orders) > 3.7, orders
-    alone = gauss_legendre.integrate(slope, z[:1], 0.0, 2.0, 8)
-    assert torch.equal(alone, gauss_legendre.integrate(slope, z, 0.0, 2.0, 8)[:1])
-
-
-def test_dormand_prince_is_of_fifth_order_and_shares_steps_or_not():
-    def slope(y, u, rows):
-        return torch.cos(u)[:, None] * y
-
-    y = torch.ones(3, 1, dtype=torch.float64)
-    errors = []
-    for rtol in (1e-4, 1e-7):
-        solution = integrate(slope, y, 0.0, 5.0, rtol=rtol, atol=0.0)
-        errors.append(abs(float(solution.y[0]) - math.exp(math.sin(5.0))))
-    assert errors[1] < 1e-6 and errors[1] < errors[0]
-    back = integrate(slope, solution.y, 5.0, 0.0, rtol=1e-9, atol=0.0)
-    torch.testing.assert_close(back.y, y, rtol=1e-6, atol=0)
-
-    def stiff(y, u, rows):  # the second sample needs ten times the steps
-        return torch.tensor([1.0, 10.0], dtype=torch.float64)[rows, None] * torch.cos(10 * u)[:, None] * y
-
-    y = torch.ones(2, 1, dtype=torch.float64)
-    own = integrate(stiff, y, 0.0, 3.0, shared=False)
-    alone = integrate(lambda v, u, rows: stiff(v, u, rows), y[:1], 0.0, 3.0, shared=False)
-    assert torch.equal(own.y[:1], alone.y) and own.accepted[0] < own.accepted[1]
 
 
 def test_the_purify_example_undoes_a_perturbation():

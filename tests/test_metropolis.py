@@ -24,7 +24,7 @@ def two_modes():
 def chain(step, nodes, n=60, seed=0):
     target, denoiser = two_modes()
     generator = torch.Generator().manual_seed(1)
-    clean = target.sample(4000, seed=2)
+    clean = target.sample(1500, seed=2)
     x = clean + SIGMA * torch.randn(clean.shape, dtype=torch.float64, generator=generator)
     result = sk.sample(
         denoiser, "mala", levels=[SIGMA, 0.5 * SIGMA], x=x, seed=seed, n_steps=n, step=step, path_nodes=nodes

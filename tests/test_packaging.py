@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import venv
 from pathlib import Path
@@ -40,7 +39,8 @@ def environment(tmp_path_factory) -> Path:
     home = base / "env"
     venv.create(home, with_pip=False)
     site = next(home.glob("lib/python*/site-packages"))
-    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    borrowed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (site / "dependencies.pth").write_text("\n".join(borrowed) + "\n")  # an environment may itself borrow by a .pth file
     run(*pip, "install", "--no-deps", "--target", site, next(base.glob("solverkit-*.whl")))
     return home
 

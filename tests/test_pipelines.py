@@ -6,7 +6,10 @@ import copy
 import functools
 import inspect
 import math
+import os
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import diffusers
@@ -20,6 +23,7 @@ import solverkit.pipelines.scheduler
 from solverkit import SolverKitScheduler
 from solverkit.errors import SolverKitError
 from solverkit.model.denoiser import fit_channels
+from solverkit.proofs.driving import remembers
 from solverkit.registry.registry import registry
 from solverkit.run.noise import SampleNoise, sample_seeds
 from solverkit.testing import option_sets
@@ -135,17 +139,13 @@ def on_levels_of(native: Any, ours: SolverKitScheduler, pipeline: str) -> None:
     ours.set_timesteps = set_timesteps  # type: ignore[method-assign]
 
 
-CASES = [
-    (name, sampler)
-    for name in PIPELINES
-    for sampler, (_, classes) in SAME.items()
-    if (kind := family(name)) in classes
-]  # fmt: skip
+FAMILY = {name: family(name) for name in PIPELINES}
+CASES = [(name, sampler) for name in PIPELINES for sampler, (_, classes) in SAME.items() if FAMILY[name] in classes]
 
 
 @pytest.mark.parametrize(("name", "sampler"), CASES)
 def test_latents_are_those_of_the_native_scheduler(name, sampler):
-    kind = family(name)
+    kind = FAMILY[name]
     options, classes = SAME[sampler]
     tiny = PIPELINES[name]()
     native = native_scheduler(tiny, classes[kind], kind)
@@ -195,20 +195,73 @@ class Replay:
         return output if self.denoised else w_x * latents + w_out * output
 
 
-@pytest.mark.parametrize("name", PIPELINES)
-@pytest.mark.parametrize("sampler", TRACEABLE)
+def pipeline_kind(name: str) -> tuple[str, str, int]:
+    """What a run meets there: the process, who else touches the latents, and the calls of the network a step."""
+    role = "edited" if name in EDITED else "middle" if name in MIDDLE else "twice" if name == "cosmos" else "plain"
+    return FAMILY[name], role, PASSES.get(name, 1)
+
+
+@functools.cache
+def sampler_kind(name: str) -> tuple[bool, bool, bool, bool]:
+    """Stages inside a step, a history, draws, knowledge of the model."""
+    card = registry().cards["samplers"][name]
+    options = SMALL.get(name) or option_sets(card)[0]
+    plan = sk.trace(name, sk.make_grid("karras", sk.EDM(), 5), **options)
+    return plan.nfe > sum(plan.boundary), remembers(card, options), plan.draws > 0, bool(card.required)
+
+
+def chosen_pairs(fewest_of_a_sampler: int = 3, fewest_of_a_pipeline: int = 4) -> list[tuple[str, str]]:
+    """Pairs in which every kind of pipeline meets every kind of sampler; always the ones that were used least."""
+    pipelines = {name: pipeline_kind(name) for name in PIPELINES}
+    samplers = {name: sampler_kind(name) for name in TRACEABLE}
+    pairs: dict[tuple[str, str], None] = {}
+    used: Counter[str] = Counter()
+
+    def pair(names: Iterable[str], among: Iterable[str]) -> None:
+        free = [(p, s) for p in names for s in among if (p, s) not in pairs]
+        p, s = min(free, key=lambda ps: (used["pipeline " + ps[0]] + used["sampler " + ps[1]], ps))
+        pairs[p, s] = None
+        used.update(["pipeline " + p, "sampler " + s])
+
+    for kind in dict.fromkeys(pipelines.values()):
+        for other in dict.fromkeys(samplers.values()):
+            pair([p for p, k in pipelines.items() if k == kind], [s for s, k in samplers.items() if k == other])
+    for s in samplers:
+        while used["sampler " + s] < fewest_of_a_sampler:
+            pair(pipelines, [s])
+    for p in pipelines:
+        while used["pipeline " + p] < fewest_of_a_pipeline:
+            pair([p], samplers)
+    return list(pairs)
+
+
+ALL = [(name, sampler) for name in PIPELINES for sampler in TRACEABLE]
+CHOSEN = chosen_pairs()
+
+
+def test_every_kind_of_pipeline_meets_every_kind_of_sampler():
+    met = {(pipeline_kind(p), sampler_kind(s)) for p, s in CHOSEN}
+    assert met == {(pipeline_kind(p), sampler_kind(s)) for p, s in ALL}
+    assert min(Counter(s for _, s in CHOSEN).values()) >= 3 and set(TRACEABLE) == {s for _, s in CHOSEN}
+    assert min(Counter(p for p, _ in CHOSEN).values()) >= 4 and set(PIPELINES) == {p for p, _ in CHOSEN}
+
+
+@pytest.mark.parametrize(("name", "sampler"), ALL if os.environ.get("SOLVERKIT_PROOFS") == "full" else CHOSEN)
 def test_every_sampler_runs_and_is_sk_sample(name, sampler, monkeypatch):
     pipeline = tiny(name)
     config = native_config(name)
     options = SMALL.get(sampler) or option_sets(registry().cards["samplers"][sampler])[0]
     unclipped = {"clip_sample": False, "thresholding": False}
     scheduler = SolverKitScheduler.from_config(config, sampler=sampler, sampler_options=options, **unclipped)
-    draws = iter(range(10**6))
-    monkeypatch.setattr(
-        solverkit.scheduler,
-        "randn_tensor",
-        lambda shape, generator, device, dtype: SampleNoise(sample_seeds(0, shape[0]), shape[1:], dtype)(next(draws)),
-    )
+    made: list[None] = []
+
+    def draw(shape: Any, generator: Any, device: Any, dtype: Any) -> torch.Tensor:
+        """What sk.sample draws at that place of the run."""
+        places = [i.payload for segment in scheduler._run.plan.segments for i in segment.instructions if i.kind == "draw"]
+        made.append(None)
+        return SampleNoise(sample_seeds(0, shape[0]), shape[1:], dtype)(*places[(len(made) - 1) % len(places)])
+
+    monkeypatch.setattr(solverkit.pipelines.scheduler, "randn_tensor", draw)
     seen = spy(scheduler)
     network = getattr(pipeline.pipe, "unet", None) or getattr(pipeline.pipe, "transformer", None) or pipeline.pipe.bert
     calls: list[int] = []
@@ -243,7 +296,7 @@ def test_every_sampler_runs_and_is_sk_sample(name, sampler, monkeypatch):
         largest = max(float(v.norm()) for v in latents[max(k - 4, 0) : k + 1])  # what the sum for x was made of
         assert float((mine - x).norm()) <= limit * largest, (k, float((mine - x).norm()), largest)
 
-    draws = iter(range(10**6))
+    made.clear()
     scheduler._step_index = 0  # rewound, once more in float64, where rounding does not hide anything
     x = latents[0]
     for k, (mine, t, output) in enumerate(zip(replay.states, scheduler.timesteps, outputs)):

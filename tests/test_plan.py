@@ -192,7 +192,7 @@ def test_plan_is_immutable_and_shared_by_copies():
 def test_history_depth_is_read_off_the_plan():
     assert sk.trace("euler", grid_of(8)).depth == 0
     assert sk.trace("dpmpp-2m", grid_of(8)).depth == 1
-    assert sk.trace("dpmpp-3m", grid_of(8)).depth == 2
+    assert sk.trace("dpmpp-3m", grid_of(30)).depth == 2
     widest = max(len(segment.x) for segment in sk.trace("unipc", grid_of(12), order=2).segments)
     assert widest <= 4
 

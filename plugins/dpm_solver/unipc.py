@@ -128,7 +128,8 @@ def unipc(
         order: 1 to 3.
         variant: B(h) = -h ("bh1"), e^-h - 1 ("bh2"), or varying coefficients ("vary").
         corrector: False leaves the predictor alone.
-        released: The published rule of orders, no correction of the step from alpha = 0, and with variant="vary" the published coefficients.
+        released: The published rule of orders, no correction of the step from alpha = 0, and with variant="vary" the
+            published coefficients.
         lower_order_final: The last step is of first order, the one before it at most of second.
     """
     if not 1 <= order <= 3:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
 from solverkit.model.counting import report
@@ -17,6 +18,7 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).flatten(1).sum(1)
 
 
+@sk.sampler("mala", traceable=False, reference="Alain and Bengio 2014, arXiv 1211.4246")
 def mala(
     model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 100, step: float = 0.1, path_nodes: int = 3
 ) -> Any:

@@ -31,7 +31,7 @@ class Released:
         schedule = grid.schedule
         if not isinstance(schedule, (VE, ContinuousVP)):
             raise OptionError(
-                f"published=True has tables for VE and for VP and sub-VP in continuous time, not for {schedule}; omit it."
+                f"released=True has tables for VE and for VP and sub-VP in continuous time, not for {schedule}; omit it."
             )
         self.schedule: Any = schedule
         self.n = grid.run_steps
@@ -102,7 +102,7 @@ class Released:
             "none": lambda level: Transition(1.0, 0.0, 0.0),
         }
         if predictor not in known:
-            raise OptionError(f"published=True knows the predictors {', '.join(known)}, got {predictor!r}.")
+            raise OptionError(f"released=True knows the predictors {', '.join(known)}, got {predictor!r}.")
         return known[predictor](s)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
 from solverkit.grid.named import parse_options
@@ -13,6 +14,12 @@ from solverkit.plan.plan import follow
 from solverkit.plan.trace import trace
 
 
+@sk.sampler(
+    "repaint",
+    restarts=False,
+    reference="Lugmayr et al. 2022, arXiv 2201.09865",
+    variants=({"inner": "dpmpp-2m", "jump_length": 3, "jumps": 2}, {"inner": "ddim", "jumps": 1, "jump_length": 4}),
+)
 def repaint(
     model: Any, x: Any, grid: Grid, noise: Any, inner: str = "ddpm", jump_length: int = 10, jumps: int = 10
 ) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
 from solverkit.grid.named import parse_options
@@ -16,6 +17,7 @@ from .langevin import annealed_size, annealed_step, langevin_step
 from .released import released_pc
 from .transition import PREDICTORS, Transition
 
+SONG_2021 = "Song et al. 2021, arXiv 2011.13456"
 CORRECTORS = ("langevin", "annealed-langevin", "none")
 Order = Literal["corrector-first", "predictor-first"]
 
@@ -49,6 +51,27 @@ def predict(x: Any, denoised: Any, s: Level, t: Level, transition: Transition, n
     return x + (std / t.scale) * noise(s, t) if std > 0 else x
 
 
+def _pc_order(options: dict[str, Any]) -> int | None:
+    quiet = options["corrector"] == "none" and options["predictor"] == "probability-flow"
+    return 1 if quiet and not options["released"] else None
+
+
+@sk.sampler(
+    "pc",
+    order=_pc_order,
+    linear=lambda options: options["corrector"] in ("annealed-langevin", "none"),
+    reference=SONG_2021,
+    variants=(
+        {"corrector": "none"},
+        {"predictor": "euler-maruyama", "corrector": "none"},
+        {"predictor": "ancestral", "corrector": "annealed-langevin", "snr": 0.1, "n_steps": 2},
+        {"predictor": "probability-flow", "corrector": "none"},
+        {"predictor": "dpmpp-2m", "sequence": "predictor-first"},
+        {"predictor": "heun", "corrector": "none"},
+        {"predictor": "unipc:order=2"},
+        {"predictor": "none", "n_steps": 2},
+    ),
+)
 def pc(
     model: Any,
     x: Any,
@@ -60,7 +83,7 @@ def pc(
     snr: float = 0.16,
     sequence: Order = "corrector-first",
     batch_norms: bool = False,
-    published: bool = False,
+    released: bool = False,
 ) -> Any:
     """Predictor-corrector sampling: at each level n_steps of the corrector, then one step of the predictor.
 
@@ -80,12 +103,12 @@ def pc(
         snr: Signal-to-noise ratio of a corrector step; larger is smoother.
         sequence: Corrector before the predictor, as published, or after it at the new level.
         batch_norms: The published rule, means of the norms over the batch: a sample then depends on its batch.
-        published: The released update with its own discretisation (see `released.py`): VE and VP in continuous time only.
+        released: The released update with its own discretisation (see `released.py`): VE and VP in continuous time only.
     """
     if n_steps < 1 or not 0 < snr < math.inf:
         raise OptionError(f"pc needs n_steps >= 1 and snr > 0, got n_steps={n_steps} and snr={snr}.")
     name, options = parse_options(predictor)
-    if published:
+    if released:
         return released_pc(model, x, grid, noise, predictor, corrector, n_steps, snr, sequence, batch_norms)
 
     def corrected(y: Any, level: Level) -> Any:
@@ -128,6 +151,7 @@ def _around(
     return corrected(x, grid[-1]) if sequence == "predictor-first" and grid[-1] > 0 else x
 
 
+@sk.sampler("pc-ve", linear=False, reference=SONG_2021)
 def pc_ve(model: Any, x: Any, grid: Grid, noise: Any, snr: float = 0.16, n_steps: int = 1) -> Any:
     """The recipe of the VE models: reverse diffusion with one Langevin step a level, SNR 0.16 (CIFAR-10; CelebA 0.17).
 
@@ -140,6 +164,7 @@ def pc_ve(model: Any, x: Any, grid: Grid, noise: Any, snr: float = 0.16, n_steps
     return pc(model, x, grid, noise, "reverse-diffusion", "langevin", n_steps, snr)
 
 
+@sk.sampler("pc-vp", reference=SONG_2021)
 def pc_vp(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """The recipe of the continuous VP and sub-VP models: Euler-Maruyama without a corrector.
 
@@ -149,6 +174,7 @@ def pc_vp(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return pc(model, x, grid, noise, "euler-maruyama", "none")
 
 
+@sk.sampler("ncsn", reference="Song and Ermon 2019, arXiv 1907.05600")
 def ncsn(model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 5, snr: float = 0.316) -> Any:
     """Annealed Langevin dynamics: no predictor, n_steps of the corrector at each level.
 
@@ -164,6 +190,12 @@ def ncsn(model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 5, snr: floa
     return pc(model, x, grid, noise, "none", "annealed-langevin", n_steps, snr)
 
 
+@sk.sampler(
+    "reverse-sde",
+    order=lambda options: 1 if options["flow_share"] == 1 else None,
+    reference="Huang et al. 2021, arXiv 2106.02808",
+    variants=({"flow_share": 1.0}, {"flow_share": 0.5}),
+)
 def reverse_sde(model: Any, x: Any, grid: Grid, noise: Any, flow_share: float = 0.0) -> Any:
     """The family of reverse processes with the same marginals, solved exactly for a frozen denoised prediction.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..registry.hookspecs import hookimpl
-from .reference import Reference, root_mean_square
+from .reference import root_mean_square
 
 if TYPE_CHECKING:
     from .features import DigitFeatures

@@ -40,13 +40,19 @@ SIGMA_GRIDS = {"karras": ("use_karras_sigmas",), "log-snr": ("use_lu_lambdas", "
 
 
 class PeerResult(NamedTuple):
-    """What a peer made; x in the model's own coordinates, nfe counted."""
+    """What a peer made; x in the model's own coordinates, nfe counted.
+
+    `seconds` is wall time from the call to the answer; `seconds_plan` the part before the first evaluation, building the
+    scheduler and setting its timesteps; `passes` how often the network was called.
+    """
 
     x: torch.Tensor
     nfe: float
     seconds: float
     seconds_model: float
     deterministic: bool
+    seconds_plan: float = 0.0
+    passes: int = 0
 
 
 def peer_class(name: str) -> Any:
@@ -219,10 +225,12 @@ def run_peer(
         BenchError: the class cannot run this model on this grid.
         UnknownNameError, OptionError, BudgetError: as named.
     """
+    began = time.perf_counter()
     schedule = denoiser.schedule
     grid = grid or default_peer_grid(name, schedule)
     scheduler = build_peer(name, schedule, grid, options or {})
     set_budget(scheduler, nfe, schedule, grid)
+    planned = time.perf_counter() - began
     seeds = sample_seeds(seed, num_samples if num_samples is not None else len(seed))  # type: ignore[arg-type]
     noise = SampleNoise(seeds, denoiser.shape, torch.float32, getattr(denoiser, "device", "cpu"))
     levels = peer_levels(scheduler, schedule)
@@ -231,7 +239,7 @@ def run_peer(
     extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
 
     with torch.no_grad(), counting() as count:
-        begin, model_seconds = time.perf_counter(), 0.0
+        model_seconds = 0.0
         x = _start(scheduler, schedule, noise, levels[0])
         for i, t in enumerate(scheduler.timesteps):
             level = levels[i]
@@ -242,12 +250,13 @@ def run_peer(
             model_seconds += time.perf_counter() - asked
             if count.rows == rows:  # a denoiser that is no network of ours: one pass
                 count.rows += len(x)
+                count.passes += 1
             require_finite(denoised, i, level)
             # eps = (x - D) / s in the sigma frame, and the velocity eps - x_0 = (x - D) / s in the flow frame
             x = scheduler.step((own * root - denoised) / float(level), t, x, return_dict=False, **extra)[0]
-        seconds = time.perf_counter() - begin
+    seconds = time.perf_counter() - began
     stochastic = bool((generator.get_state() != before).any())
-    return PeerResult(x, count.rows / len(x), seconds, model_seconds, not stochastic)
+    return PeerResult(x, count.rows / len(x), seconds, model_seconds, not stochastic, planned, count.passes)
 
 
 def _start(scheduler: Any, schedule: Schedule, noise: SampleNoise, first: Level) -> torch.Tensor:

@@ -13,7 +13,6 @@ time-uniform and flow grids, at equal cost (4 evaluations for each of `steps`):
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -25,13 +24,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from ..errors import SolverKitError
+from ..files.regular_file import require_file
 from ..grid.grid import Grid
 from ..grid.named import make_grid
 from ..process.schedule import VE, Schedule
-from ..run.noise import sample_seeds
 from ..run.sampling import sample
+from .fingerprint import fingerprint
 
-VERSION = "2"  # raise it when what is computed here changes: old caches are then not found
+__all__ = [
+    "Reference", "cache_folder", "compute_reference", "find_reference", "fingerprint", "reference_cost", "reference_key",
+    "root_mean_square", "solve", "try_fingerprint",
+]  # fmt: skip
+
+VERSION = "3"  # raise it when what is computed here changes: old caches are then not found
 SHIPPED = Path(__file__).parent / "references"
 TAIL = 1e-2
 
@@ -49,53 +55,30 @@ class Reference:
     error: float
 
 
-def fingerprint(denoiser: Any) -> str:
-    """16 hex digits that change with a parameter, a constant of the target, an input, or the schedule."""
-    digest = hashlib.sha256()
-    _feed(digest.update, denoiser, set())
-    return digest.hexdigest()[:16]
+def try_fingerprint(denoiser: Any) -> str | None:
+    """The fingerprint, or None for a network that cannot be told from others (a function that hides what it is made of)."""
+    try:
+        return fingerprint(denoiser)
+    except SolverKitError:
+        return None
 
 
-def _feed(update: Callable[[bytes], None], value: Any, seen: set[int]) -> None:
-    """Everything that a value is made of, in a fixed order; counters and caches (private names, `calls`) left out."""
-    if isinstance(value, torch.Tensor):
-        update(f"{value.dtype}{tuple(value.shape)}".encode())
-        update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, torch.nn.Module):
-        update(type(value).__qualname__.encode())
-        for name, tensor in sorted(value.state_dict().items()):
-            update(name.encode())
-            _feed(update, tensor, seen)
-    elif value is None or isinstance(value, (bool, int, float, str, Schedule)):
-        update(repr(value).encode() + b";")
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _feed(update, item, seen)
-    elif isinstance(value, dict):
-        for key in sorted(value, key=str):
-            update(f"{key}=".encode())
-            _feed(update, value[key], seen)
-    elif id(value) not in seen:
-        seen.add(id(value))
-        update(getattr(value, "__qualname__", type(value).__qualname__).encode())
-        state = {k: v for k, v in getattr(value, "__dict__", {}).items() if k != "calls" and not k.startswith("_")}
-        _feed(update, state, seen)
-
-
-def reference_key(model_fingerprint: str, seed: int, steps: int) -> str:
-    """Name of the file that holds a reference."""
+def reference_key(model_fingerprint: str | None, seed: int, steps: int) -> str | None:
+    """Name of the file that holds a reference; None without a fingerprint: it is then neither looked for nor stored."""
+    if model_fingerprint is None:
+        return None
     return f"{model_fingerprint}-seed{seed}-{steps}-v{VERSION}"
 
 
-def find_reference(key: str, num_samples: int) -> Reference | None:
-    """A stored reference of at least so many samples: shipped with the package, or cached; None if there is none.
+def find_reference(key: str | None, num_samples: int) -> Reference | None:
+    """A stored reference of at least so many samples, shipped with the package or cached; None without one or a key.
 
     Sample i depends on its own seed alone, so the first rows of a larger reference are the smaller one.
     """
-    for folder in (SHIPPED, cache_folder()):
+    for folder in () if key is None else (SHIPPED, cache_folder()):
         path = folder / f"{key}.safetensors"
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with safe_open(str(require_file(path)), framework="pt") as file:
                 x, coarse = file.get_tensor("x"), file.get_tensor("coarse")
         except Exception:  # missing, cut off, or something else by that name: it is computed anew
             continue
@@ -111,14 +94,14 @@ def reference_cost(steps: int) -> int:
 
 
 def compute_reference(
-    denoiser: Any, key: str, num_samples: int, seed: int, steps: int, batch_size: int = 512,
+    denoiser: Any, key: str | None, num_samples: int, seed: int, steps: int, batch_size: int = 512,
     folder: Path | None = None, tick: Callable[[], None] | None = None,
 ) -> Reference:  # fmt: skip
     """Solve the ODE with `steps` and with half as many steps, and store both in the cache (or in `folder`).
 
     Args:
         denoiser: What to sample.
-        key: From `reference_key`.
+        key: From `reference_key`; None stores nothing.
         num_samples, seed: Of the starting noise.
         steps: Of the finer solution.
         batch_size: Samples at once.
@@ -126,7 +109,8 @@ def compute_reference(
         tick: Called after each evaluation of a batch.
     """
     x, coarse = (solve(denoiser, num_samples, seed, n, batch_size, tick) for n in (steps, max(steps // 2, 1)))
-    _store((folder or cache_folder()) / f"{key}.safetensors", {"x": x, "coarse": coarse})
+    if key is not None:
+        _store((folder or cache_folder()) / f"{key}.safetensors", {"x": x, "coarse": coarse})
     return Reference(x, root_mean_square(x - coarse))
 
 
@@ -136,16 +120,11 @@ def solve(
     """The ODE's solution at level 0, float32; the state is float64 for an exact target."""
     exact = hasattr(denoiser, "target")
     solver, grid = _method(denoiser.schedule, steps, exact)
-    seeds = sample_seeds(seed, num_samples)
-    callback = None if tick is None else lambda _: tick()
-    parts = [
-        sample(
-            denoiser, solver, num_samples=len(part), seed=part, grid=grid, callback=callback,
-            dtype=torch.float64 if exact else torch.float32,
-        ).x.float().cpu()
-        for part in (seeds[i : i + batch_size] for i in range(0, num_samples, batch_size))
-    ]  # fmt: skip
-    return torch.cat(parts)
+    result = sample(
+        denoiser, solver, num_samples=num_samples, seed=seed, grid=grid, batch_size=batch_size,
+        callback=None if tick is None else lambda _: tick(), dtype=torch.float64 if exact else torch.float32,
+    )  # fmt: skip
+    return result.x.float().cpu()
 
 
 def _method(schedule: Schedule, steps: int, exact: bool) -> tuple[str, Grid]:

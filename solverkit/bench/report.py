@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DOUBTFUL = 0.05  # a reference whose own error is more than this part of the best error decides nothing
-NO_METRIC = {*CELL_KEYS, "nfe", "status", "seconds_total", "seconds_model", "seconds_solver", "peak_memory_bytes", "time"}
+SECONDS = ("seconds_total", "seconds_model", "seconds_plan", "seconds_solver")
+NO_METRIC = {*CELL_KEYS, *SECONDS, "nfe", "passes", "status", "peak_memory_bytes", "threads", "time"}
 
 
 def metric_names(rows: Iterable[Row]) -> list[str]:

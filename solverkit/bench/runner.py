@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from ..errors import OptionError, SolverKitError
-from ..files.hub import load
 from ..grid.named import parse_grid
 from ..plan.trace import trace
 from ..registry.catalogue import metrics as metric_cards
@@ -26,11 +25,10 @@ from ..run.noise import sample_seeds
 from ..run.sampling import sample
 from .metrics import Run
 from .peers import check_peer, default_peer_grid, run_peer
-from .reference import Reference, compute_reference, find_reference, fingerprint, reference_cost, reference_key
-from .store import Row, append, provenance
-from .suite import PEER, Cell, ModelEntry, Suite
-
-MODEL_FREE = 1e-3  # seconds: the least that an evaluation is taken to cost when the remaining time is guessed
+from .reference import Reference, reference_cost
+from .store import Row, append, provenance, require_writable
+from .subject import Subject, open_subject
+from .suite import PEER, Cell, Suite
 
 
 class Progress(NamedTuple):
@@ -50,23 +48,10 @@ class Outcome(NamedTuple):
     nfe: float
     seconds: float
     seconds_model: float
+    seconds_plan: float
+    passes: int
     deterministic: bool
-    grid: str
-
-
-@dataclass
-class Subject:
-    """A loaded model of the suite."""
-
-    entry: ModelEntry
-    denoiser: Any
-    fingerprint: str
-    seconds: float  # of one evaluation of one batch
-    reference: Reference | None = None
-
-    @property
-    def batches(self) -> int:
-        return -(-self.entry.num_samples // self.entry.batch_size)
+    reports: dict[str, Any]
 
 
 def run_suite(suite: Suite, path: Path | None = None, watch: Callable[[Progress], None] | None = None) -> Iterator[Row]:
@@ -79,10 +64,13 @@ def run_suite(suite: Suite, path: Path | None = None, watch: Callable[[Progress]
 
     Raises:
         UnknownNameError, OptionError: names or options of the suite that do not exist.
-        LoadError: a model that cannot be loaded.
+        BenchError: `path` cannot be written.
+        LoadError: a model that cannot be loaded; raised, as what follows, when the first row is asked for.
     """
     cells = list(suite.cells())
     check_suite(suite, cells)
+    if path is not None:
+        require_writable(path)
     return _run(suite, cells, path, watch)
 
 
@@ -91,17 +79,17 @@ def _run(suite: Suite, cells: list[Cell], path: Path | None, watch: Callable[[Pr
     subjects: dict[str, Subject] = {}
     for entry in suite.models:
         say(Progress(f"loading {entry.name}", 0.0, 1.0, 0, len(cells)))
-        subjects[entry.name] = _load(entry)
+        subjects[entry.name] = open_subject(entry)
     wanted = list(suite.metrics) or list(metric_cards())
     needs_reference = "ode_error" in wanted or "reference_error" in wanted
     for subject in subjects.values():
         if needs_reference:
-            subject.reference = find_reference(_key(subject, suite.seed), subject.entry.num_samples)
+            subject.find_reference(suite.seed)
     guess = _Guess(subjects, cells, needs_reference)
     for i, cell in enumerate(cells):
         subject = subjects[cell.model.name]
         if needs_reference and subject.reference is None:
-            subject.reference = _solve(subject, suite.seed, guess, say, i, len(cells))
+            _solve(subject, suite.seed, guess, say, i, len(cells))
         say(Progress(cell.label, guess.done, guess.total, i, len(cells)))
         row = run_cell(cell, subject, suite.seed, wanted)
         guess.done += guess.cost(cell)
@@ -127,26 +115,6 @@ def check_suite(suite: Suite, cells: list[Cell]) -> None:
             resolve(sampler)
 
 
-def _load(entry: ModelEntry) -> Subject:
-    denoiser = load(entry.name, **entry.options)
-    if getattr(denoiser, "shape", None) is None:
-        raise OptionError(f"{entry.name!r} does not know the shape of a sample, so a bench cannot start it.")
-    return Subject(entry, denoiser, fingerprint(denoiser), _time_one(denoiser, min(entry.batch_size, entry.num_samples)))
-
-
-def _time_one(denoiser: Any, batch: int) -> float:
-    """Seconds of one evaluation, the second of two: the first one pays for allocation and threads."""
-    level = denoiser.schedule.level(1.0)
-    x = torch.zeros(batch, *denoiser.shape, device=getattr(denoiser, "device", "cpu"))
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        with torch.no_grad():
-            denoiser(x, level)
-        seconds = time.perf_counter() - start
-    return max(seconds, MODEL_FREE)
-
-
 class _Guess:
     """How long the run will take, from the time of one evaluation of each model."""
 
@@ -164,21 +132,15 @@ class _Guess:
         return reference_cost(subject.entry.reference_steps) * subject.batches * subject.seconds
 
 
-def _key(subject: Subject, seed: int) -> str:
-    return reference_key(subject.fingerprint, seed, subject.entry.reference_steps)
-
-
-def _solve(subject: Subject, seed: int, guess: _Guess, say: Callable[[Progress], None], cell: int, cells: int) -> Reference:
+def _solve(subject: Subject, seed: int, guess: _Guess, say: Callable[[Progress], None], cell: int, cells: int) -> None:
     entry, end = subject.entry, guess.done + guess.reference_cost(subject)
 
     def tick() -> None:
         guess.done = min(end, guess.done + subject.seconds)
         say(Progress(f"{entry.name} converged solution", guess.done, guess.total, cell, cells))
 
-    key, steps = _key(subject, seed), entry.reference_steps
-    reference = compute_reference(subject.denoiser, key, entry.num_samples, seed, steps, entry.batch_size, tick=tick)
+    subject.compute_reference(seed, tick)
     guess.done = end
-    return reference
 
 
 def run_cell(cell: Cell, subject: Subject, seed: int, wanted: list[str]) -> Row:
@@ -192,11 +154,15 @@ def run_cell(cell: Cell, subject: Subject, seed: int, wanted: list[str]) -> Row:
         "grid": cell.grid,
         "budget": cell.nfe,
         "nfe": None,
+        "passes": None,
         "num_samples": entry.num_samples,
         "seed": seed,
         **dict.fromkeys(wanted),
+        "reports": {},
+        "remarks": [],
         "seconds_total": None,
         "seconds_model": None,
+        "seconds_plan": None,
         "seconds_solver": None,
         "peak_memory_bytes": None,
         "status": "ok",
@@ -205,12 +171,18 @@ def run_cell(cell: Cell, subject: Subject, seed: int, wanted: list[str]) -> Row:
     try:
         row["grid"] = cell.grid or _own_grid(cell, subject)
         _reset_peak()
-        outcome = _sample(cell, subject, seed)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            outcome = _sample(cell, subject, seed)
         row.update(
             nfe=outcome.nfe,
+            passes=outcome.passes,
+            reports=outcome.reports,
+            remarks=list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning))),
             seconds_total=outcome.seconds,
             seconds_model=outcome.seconds_model,
-            seconds_solver=outcome.seconds - outcome.seconds_model,
+            seconds_plan=outcome.seconds_plan,
+            seconds_solver=outcome.seconds - outcome.seconds_model - outcome.seconds_plan,
             peak_memory_bytes=_peak_bytes(),
         )
         run = Run(entry.name, subject.denoiser, outcome.x, outcome.deterministic, lambda: _require(subject.reference))
@@ -230,26 +202,50 @@ def _own_grid(cell: Cell, subject: Subject) -> str:
 
 
 def _sample(cell: Cell, subject: Subject, seed: int) -> Outcome:
-    """All batches of a cell; the same starting noise for every cell, whatever the batch."""
+    """All samples of a cell, from the same starting noise for every cell; the wall time is that of a user's call."""
     entry, denoiser = subject.entry, subject.denoiser
     grid = cell.grid or _own_grid(cell, subject)
-    seeds = sample_seeds(seed, entry.num_samples)
-    xs, rows, seconds, seconds_model, deterministic = [], 0.0, 0.0, 0.0, True
-    for start in range(0, len(seeds), entry.batch_size):
-        part = seeds[start : start + entry.batch_size]
-        if cell.sampler.startswith(PEER):
-            made: Any = run_peer(denoiser, cell.sampler, cell.nfe, seed=part, grid=grid, options=cell.options)
-            deterministic = deterministic and made.deterministic
-        else:
-            made = sample(denoiser, cell.sampler, nfe=cell.nfe, num_samples=len(part), seed=part, grid=grid, **cell.options)
-        xs.append(made.x)
-        rows += made.nfe * len(part)
-        seconds, seconds_model = seconds + made.seconds, seconds_model + made.seconds_model
-    if not cell.sampler.startswith(PEER):
-        card = resolve(cell.sampler)
-        levels = choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, cell.options)
-        deterministic = trace(card, levels, **cell.options).draws == 0
-    return Outcome(torch.cat(xs), rows / len(seeds), seconds, seconds_model, deterministic, grid)
+    if cell.sampler.startswith(PEER):
+        return _sample_peer(cell, subject, seed, grid)
+    start = time.perf_counter()
+    made = sample(
+        denoiser, cell.sampler, nfe=cell.nfe, num_samples=entry.num_samples, seed=seed, grid=grid,
+        batch_size=subject.batch_size, **cell.options,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    return Outcome(
+        made.x, made.nfe, seconds, made.seconds_model, made.seconds_plan, made.passes, _draws_nothing(cell, denoiser, grid),
+        {name: value if isinstance(value, str) else _speakable(value) for name, value in made.reports.items()},
+    )  # fmt: skip
+
+
+def _sample_peer(cell: Cell, subject: Subject, seed: int, grid: str) -> Outcome:
+    seeds, size = sample_seeds(seed, subject.entry.num_samples), subject.batch_size
+    start = time.perf_counter()
+    parts = [
+        run_peer(subject.denoiser, cell.sampler, cell.nfe, seed=seeds[a : a + size], grid=grid, options=cell.options)
+        for a in range(0, len(seeds), size)
+    ]
+    seconds = time.perf_counter() - start
+    return Outcome(
+        torch.cat([part.x for part in parts]), sum(part.nfe * len(part.x) for part in parts) / len(seeds), seconds,
+        sum(part.seconds_model for part in parts), sum(part.seconds_plan for part in parts),
+        sum(part.passes for part in parts), all(part.deterministic for part in parts), {},
+    )  # fmt: skip
+
+
+def _draws_nothing(cell: Cell, denoiser: Any, grid: str) -> bool:
+    """Whether the sampler drew no noise on this grid; told by its plan, after the run, so that no run is planned twice."""
+    card, options = resolve(cell.sampler), dict(cell.options)
+    if not card.traceable:
+        return card.order is not None  # stochastic methods declare none
+    if card.prepare is not None:
+        options = card.prepare(denoiser, card.check(options, partial=True))
+    return trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options).draws == 0
+
+
+def _speakable(value: float) -> float | str:
+    return value if abs(value) < float("inf") else str(value)  # JSON has no NaN
 
 
 def _require(reference: Reference | None) -> Reference:

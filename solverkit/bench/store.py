@@ -13,10 +13,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..errors import BenchError
+from ..errors import BenchError, LoadError
+from ..files.regular_file import require_file
 
 Row = dict[str, Any]
 CELL_KEYS = ("model", "model_fingerprint", "sampler", "options", "grid", "budget", "num_samples", "seed")
+
+
+def require_writable(path: Path) -> None:
+    """Open a file of rows for appending (it is made where it is not there), before anything costly is done.
+
+    Raises:
+        BenchError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            require_file(path)
+        path.open("ab").close()
+    except LoadError as error:
+        raise BenchError(f"results cannot be written: {error}") from None
+    except (FileExistsError, NotADirectoryError):
+        raise BenchError(f"cannot write {path}: a part of the path is a file, not a folder.") from None
+    except OSError as error:
+        raise BenchError(f"cannot write {path}: {error.strerror or error}.") from None
 
 
 def append(path: Path, row: Row) -> None:
@@ -49,14 +69,16 @@ def read(path: Path) -> list[Row]:
         BenchError: the file cannot be read, or holds no result row.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = require_file(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    except LoadError as error:
+        raise BenchError(f"cannot read results: {error}") from None
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror or error}.") from None
     rows, broken = [], 0
     for line in filter(str.strip, lines):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             broken += 1
             continue
         if not isinstance(row, dict) or any(key not in row for key in (*CELL_KEYS, "status")):
@@ -76,8 +98,12 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 
 
 def provenance() -> Row:
-    """Versions, machine, commit and time, as columns of a row."""
-    return {**_fixed_provenance(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    """Versions, machine, threads and how they wait, commit and time, as columns of a row."""
+    import torch
+
+    # threads that spin while they wait take the core from whoever computes: seconds depend on the policy
+    waits = {"threads": torch.get_num_threads(), "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "").lower() or None}
+    return {**_fixed_provenance(), **waits, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 @functools.lru_cache(maxsize=1)

@@ -25,7 +25,7 @@ nfe = [8]
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class ModelEntry:
         name: A registered model, a folder or a hub id.
         num_samples: How many samples each cell draws.
         grid: The grid where the suite names none for a sampler; None leaves it to the sampler.
-        batch_size: Samples that are run at once.
+        batch_size: Samples that are run at once; None: at most 512, fewer where samples are large.
         reference_steps: Steps of the converged solution that `ode_error` compares with.
         grids: sampler -> grid, or one grid for each entry of the suite's `nfe`.
         options: Of the model's loader.
@@ -52,7 +52,7 @@ class ModelEntry:
     name: str
     num_samples: int = 32
     grid: str | None = None
-    batch_size: int = 512
+    batch_size: int | None = None
     reference_steps: int = 64
     grids: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -155,8 +155,13 @@ class Suite:
         nfe: Iterable[int] = (),
         num_samples: int | None = None,
         seed: int | None = None,
+        batch_size: int | None = None,
+        model_options: Mapping[str, Any] | None = None,
     ) -> Suite:
-        """This suite with what the user asked for instead; empty leaves a part as it is."""
+        """This suite with what the user asked for instead; empty leaves a part as it is.
+
+        `model_options` (device=, dtype=, labels=) are added to those of every model.
+        """
         suite = self
         if names := tuple(models):
             known = {model.name: model for model in suite.models}
@@ -170,6 +175,11 @@ class Suite:
             suite = replace(suite, nfe=budgets, extra=tuple(replace(extra, nfe=budgets) for extra in suite.extra))
         if num_samples is not None:
             suite = replace(suite, models=tuple(replace(m, num_samples=num_samples) for m in suite.models))
+        if batch_size is not None:
+            suite = replace(suite, models=tuple(replace(m, batch_size=batch_size) for m in suite.models))
+        if model_options:
+            added = dict(model_options)
+            suite = replace(suite, models=tuple(replace(m, options={**m.options, **added}) for m in suite.models))
         if seed is not None:
             suite = replace(suite, seed=seed)
         return suite.checked()
@@ -184,9 +194,10 @@ class Suite:
             _positive("nfe", nfe)
         for model in self.models:
             for name in ("num_samples", "batch_size", "reference_steps"):
-                _positive(f"{name} of {model.name!r}", getattr(model, name))
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise OptionError(f"seed must be an integer >= 0, got {self.seed!r}.")
+                if (value := getattr(model, name)) is not None:
+                    _positive(f"{name} of {model.name!r}", value)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
+            raise OptionError(f"seed must be an integer >= 0 and below 2^63, got {self.seed!r}.")
         for extra in self.extra:
             if extra.model not in {model.name for model in self.models}:
                 names = ", ".join(model.name for model in self.models)

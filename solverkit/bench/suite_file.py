@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import BenchError, OptionError, nearest
+from ..errors import BenchError, LoadError, OptionError, nearest
+from ..files.regular_file import JSON_BYTES, require_file
 from .suite import ExtraCells, ModelEntry, Suite
 
 SUITES = Path(__file__).parent / "suites"
@@ -26,9 +27,13 @@ def load_suite(name_or_path: str | Path = "default") -> Suite:
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib  # type: ignore[import-not-found, no-redef, unused-ignore]
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(require_file(path, JSON_BYTES).read_text(encoding="utf-8"))
+    except LoadError as error:
+        raise BenchError(f"the suite cannot be read: {error}") from None
     except OSError as error:
         raise BenchError(f"cannot read the suite {path}: {error.strerror or error}.") from None
+    except RecursionError:
+        raise BenchError(f"the suite {path} is nested too deep to be one.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BenchError(f"the suite {path} is not valid TOML: {error}.") from None
     return parse_suite(table, name=path.stem)

@@ -12,7 +12,9 @@ def check(
     sampler: str = typer.Argument(help="A registered sampler."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Prove a sampler: order, plan, counted evaluations, edits, independence, finiteness."""
+    """Prove a sampler: order, spellings, nfe, options, edits, independence, finite, ends, law, parts, growth, device,
+    input_untouched.
+    """
     from ..registry.registry import resolve
 
     resolve(sampler)  # a name that does not exist is bad usage, whatever the kit says

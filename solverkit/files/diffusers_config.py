@@ -18,6 +18,7 @@ from ..errors import ScheduleError, UnknownNameError
 from ..process.schedule import EDM, VE, Flow, Schedule
 from ..process.variance_preserving import VP
 
+MOST_STEPS = 1_000_000  # a table of them is made: a config may not ask for the memory of the machine
 ADVICE = "Pass schedule= and prediction= yourself, e.g. schedule=sk.VP('linear'), prediction='epsilon'."
 
 _VP_PREDICTIONS = {
@@ -79,7 +80,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[Schedule, str]:
     merged = _Config(name or "config", {**(defaults or {}), **config})
     try:
         return _READERS[family](merged)
-    except (TypeError, ValueError, UnknownNameError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError, UnknownNameError) as error:
         if isinstance(error, ScheduleError):
             raise
         raise ScheduleError(f"the {merged.name} cannot be read: {error} {ADVICE}") from error
@@ -102,14 +103,16 @@ class _Config:
                 f"the {self.name} lacks {key!r}, and its default differs from class to class; add {key!r}, or the "
                 f"'_class_name' of the scheduler that wrote it. {ADVICE}"
             )
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:  # NaN and 10^400 too
             raise ScheduleError(f"the {self.name} has {key}={value!r}, expected a finite number. {ADVICE}")
         return float(value)
 
     def steps(self) -> int:
         value = self.number("num_train_timesteps", 1000)
-        if value < 1 or value != int(value):
-            raise ScheduleError(f"the {self.name} has num_train_timesteps={value!r}, expected a positive integer.")
+        if not 1 <= value <= MOST_STEPS or value != int(value):
+            raise ScheduleError(
+                f"the {self.name} has num_train_timesteps={value!r}, expected an integer from 1 to {MOST_STEPS}."
+            )
         return int(value)
 
     def prediction(self, known: Mapping[str, str], default: str) -> str:

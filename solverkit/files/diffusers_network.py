@@ -1,35 +1,29 @@
 """One diffusers network from its folder: built from config.json, its weights read without executing anything.
 
-Weights come from safetensors or torch's weights-only unpickler and must fit the network that the config describes.
+Weights come from safetensors or torch's weights-only unpickler (of a torch whose unpickler can be trusted) and must fit the
+network that the config describes.
 """
 
 from __future__ import annotations
 
-import json
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.torch_version import TorchVersion
 
-from ..errors import DenoiserError, LoadError, OptionError
+from ..errors import DenoiserError, LoadError, OptionError, nearest
+from .regular_file import read_json, require_file
 
 STEM = "diffusion_pytorch_model"
 WEIGHTS = (f"{STEM}.safetensors", f"{STEM}.safetensors.index.json", f"{STEM}.bin", f"{STEM}.bin.index.json")
 AGAIN = "Download or save the network again."
 WRAP_IT = "Build the network yourself and pass it to sk.wrap(net, prediction, schedule)."
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{path} cannot be read: {error}. Download or save the folder again.") from error
-    if not isinstance(content, dict):
-        raise LoadError(f"{path} holds a {type(content).__name__}, expected a JSON object.")
-    return content
+SAFE_UNPICKLER = "2.6"  # before it, torch.load(weights_only=True) can be made to run code: CVE-2025-32434
 
 
 def build(config: Mapping[str, Any], folder: Path) -> Any:
@@ -52,7 +46,7 @@ def load_weights(folder: Path, net: Any) -> dict[str, torch.Tensor]:
     Raises:
         LoadError: no weights file, a corrupt one, one that holds more than tensors, or one that does not fit the network.
     """
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise LoadError(f"{folder} has no weights: expected one of {', '.join(WEIGHTS)}. {AGAIN}")
     state: dict[str, torch.Tensor] = {}
@@ -69,18 +63,24 @@ def _shards(path: Path) -> list[Path]:
     if path.suffix != ".json":
         return [path]
     try:
-        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(read_json(path)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
         raise LoadError(f"{path} is no index of weights files: {error!r}. {AGAIN}") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
             raise LoadError(f"{path} names the weights file {name!r}; expected a .safetensors or .bin file beside it.")
-        if not (path.parent / name).is_file():
+        if not (path.parent / name).exists():
             raise LoadError(f"{path.parent} lacks {name}, one of {len(names)} weights files. {AGAIN}")
     return [path.parent / name for name in names]
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
+    require_file(path)
+    if path.suffix != ".safetensors" and TorchVersion(torch.__version__) < SAFE_UNPICKLER:
+        raise LoadError(
+            f"{path} is a pickle, and torch {torch.__version__} can be made to run code by one (CVE-2025-32434). Upgrade "
+            f"to torch {SAFE_UNPICKLER} or later, or have the weights as safetensors."
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -121,12 +121,29 @@ def sample_shape(config: Mapping[str, Any]) -> tuple[int, ...] | None:
     if not isinstance(channels, int) or size is None or out not in (None, channels, 2 * channels):
         return None  # more channels in than out: part of the input is a condition
     name = str(config.get("_class_name"))
-    if "1D" in name:
-        return (channels, int(size))
-    if "2D" not in name:
+    axes = 1 if "1D" in name else 2 if "2D" in name else 0
+    sizes = tuple(size) if isinstance(size, (list, tuple)) else (size,) * axes
+    if not axes or len(sizes) != axes or not all(isinstance(n, int) and n > 0 for n in sizes):
         return None
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return (channels, int(height), int(width))
+    return (channels, *sizes)
+
+
+def check_inputs(net: Any, inputs: Mapping[str, Any], options: Iterable[str]) -> None:
+    """Fixed inputs must be arguments of the network's forward; `options` are names that could have been meant beside them.
+
+    Raises:
+        DenoiserError: an input that the network does not take; names the nearest.
+    """
+    parameters = list(inspect.signature(net.forward).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters[1:] if p.name not in ("timestep", "return_dict")]
+    for name in inputs:
+        if name not in known:
+            raise DenoiserError(
+                f"{type(net).__name__} takes no input {name!r}.{nearest(name, [*options, *known])} Its inputs: "
+                f"{', '.join(known) or 'none'}."
+            )
 
 
 def classes(config: Mapping[str, Any]) -> int:

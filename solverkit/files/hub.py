@@ -1,4 +1,4 @@
-"""Load and save networks: registered models, diffusers folders, hub ids.
+"""Load and save networks: registered models, diffusers folders, hub ids; and pipelines that are in memory already.
 
 Nothing that is loaded is executed: a network is built by diffusers from its config, and weights are read as safetensors or
 by torch's weights-only unpickler. Networks that need code of their own are built by the caller and go through `sk.wrap`.
@@ -10,28 +10,38 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import LoadError, OptionError, ScheduleError, UnknownNameError
-from ..model.denoiser import Denoiser, DenoiserLike, wrap
+from ..errors import LoadError, OptionError, UnknownNameError
+from ..model.denoiser import Denoiser, DenoiserLike
 from ..model.guidance.classifier_free import classifier_free
 from ..process.schedule import Schedule
-from ..process.variance_preserving import DiscreteVP
 from ..registry.registry import registry
-from .diffusers_config import from_config
 from .diffusers_export import to_config
-from .diffusers_network import WEIGHTS, WRAP_IT, build, check_labels, classes, load_weights, read_json, sample_shape
+from .diffusers_network import WEIGHTS, classes
+from .named_time import NamedTime
+from .network import COMPONENTS, NETWORKS, is_pipeline, open_folder, open_pipeline, refuse_moves, said_from
 
-NETWORKS = Path(__file__).parent.parent / "networks"
-COMPONENTS = ("unet", "transformer")
+# what people of other libraries say to a loader, and where it is said here
+ELSEWHERE = {
+    "generator": "draws are keyed by a seed, which is the run's: sk.sample(denoiser, ..., seed=0)",
+    "seed": "the seed is the run's: sk.sample(denoiser, ..., seed=0)",
+    "num_inference_steps": "the budget is the run's: sk.sample(denoiser, ..., nfe=20), or steps=20",
+    **dict.fromkeys(("nfe", "steps"), "the budget is the run's: sk.sample(denoiser, ..., nfe=20), or steps=20"),
+    **dict.fromkeys(("num_samples", "batch_size", "x"), "samples are the run's: sk.sample(denoiser, ..., num_samples=16)"),
+    **dict.fromkeys(("sampler", "grid", "levels"), "it is the run's: sk.sample(denoiser, 'unipc', nfe=20, grid='karras')"),
+    "guidance_scale": "guidance is a denoiser around denoisers: solverkit.guidance.classifier_free(conditional, "
+    "unconditional, scale); bundled networks take guidance= together with labels=",
+    "torch_dtype": "the precision is called dtype=",
+    "device_map": "the device is called device=",
+}  # fmt: skip
 
 
 def load(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | object,
     *,
     subfolder: str | None = None,
     prediction: str | None = None,
@@ -44,12 +54,13 @@ def load(
     labels: int | torch.Tensor | None = None,
     **fixed_kwargs: Any,
 ) -> DenoiserLike:
-    """A denoiser from a registered model, a diffusers folder or the hub.
+    """A denoiser from a registered model, a diffusers folder, the hub, or a pipeline that is in memory.
 
     Args:
         source: A name of `sk.models()` ("mnist"); a folder with model_index.json (a pipeline: its unet or transformer and
-            its scheduler) or with config.json (one network, whose scheduler may stand beside it in ../scheduler); or a hub
-            id "org/name" of such a folder. Write "./name" for a folder that is called like a model.
+            its scheduler) or with config.json (one network, whose scheduler may stand beside it in ../scheduler); a hub
+            id "org/name" of such a folder; or a diffusers pipeline, whose unet or transformer is used where it is and as
+            its scheduler's config says. Write "./name" for a folder that is called like a model.
         subfolder: Folder inside the source.
         prediction, schedule: As for `sk.wrap`; default: what the scheduler's config says. A registered model takes those of
             its own options, here and in the following, that it has.
@@ -59,13 +70,22 @@ def load(
         labels: Of a class-conditional network: one int, or (B,) integers. Bundled networks default to the null class.
         fixed_kwargs: As in `sk.wrap`: shape=, and what is passed to every call of the network (embeddings, masks).
 
+    Returns:
+        A denoiser. One of a registered network or a folder says in `source` which (the name, or the folder's path).
+
     Raises:
         UnknownNameError: neither a registered model nor a folder nor of the form org/name; names the nearest.
-        LoadError: files that are missing, corrupt, unsafe, or of a class that diffusers does not have.
+        LoadError: files that are missing, corrupt, unsafe (a pickle before torch 2.6 among them), no regular files, or of a
+            class that diffusers does not have.
         ScheduleError: a scheduler config that cannot be honoured.
-        DenoiserError: labels that the network does not have, or none where it needs them.
-        OptionError: an option that the registered model does not have.
+        DenoiserError: labels or inputs that the network does not have, or no labels where it needs them.
+        OptionError: an option that the registered model does not have or that belongs to the run, or a device that is not
+            there. Nothing was loaded then.
     """
+    for name in fixed_kwargs:
+        if name in ELSEWHERE:
+            raise OptionError(f"sk.load takes no {name}=: {ELSEWHERE[name]}.")
+    require_device(device)
     given = {
         "subfolder": subfolder, "prediction": prediction, "schedule": schedule, "revision": revision, "token": token,
         "device": device, "dtype": dtype, "integer_time": integer_time, "labels": labels,
@@ -74,9 +94,13 @@ def load(
     if isinstance(source, str) and source in models:
         card = models[source]
         options = {**{name: value for name, value in given.items() if value is not None}, **fixed_kwargs}
-        return card.fn(**card.check(options))
+        denoiser: DenoiserLike = card.fn(**card.check(options))
+        return denoiser
+    if is_pipeline(source):
+        refuse_moves(source, {name: given[name] for name in ("subfolder", "revision", "token", "device", "dtype")})
+        return open_pipeline(source, prediction, schedule, integer_time, labels, fixed_kwargs)
     folder = _find(source, models, subfolder, revision, token)
-    return _open_folder(folder, prediction, schedule, device, dtype, integer_time, labels, fixed_kwargs)
+    return open_folder(folder, prediction, schedule, device, dtype, integer_time, labels, fixed_kwargs)
 
 
 def bundled(
@@ -95,24 +119,45 @@ def bundled(
     folder = NETWORKS / name
     if not folder.is_dir():
         raise LoadError(f"the bundled network {name!r} is not part of this installation ({folder}); reinstall solverkit.")
-    conditional = _open_folder(folder, None, None, device, dtype, None, labels, {})
+    if guidance != 1.0 and labels is None:
+        raise OptionError(f"guidance={guidance!r} needs labels= to guide towards, e.g. labels=3.")
+    conditional = said_from(name, open_folder(folder, None, None, device, dtype, None, labels, {}))
     if guidance == 1.0:
         return conditional
-    if labels is None:
-        raise OptionError(f"guidance={guidance!r} needs labels= to guide towards, e.g. labels=3.")
     net: Any = conditional.net
-    return classifier_free(conditional, conditional.with_inputs(class_labels=classes(net.config) - 1), guidance)
+    unconditional = said_from(name, conditional.with_inputs(class_labels=classes(net.config) - 1))
+    return classifier_free(conditional, unconditional, guidance)
+
+
+def require_device(device: torch.device | str | None) -> None:
+    """Raises OptionError for a device that does not exist, or that this machine or this torch does not have."""
+    if device is None:
+        return
+    try:
+        wanted = torch.device(device)
+        if wanted.type == "meta":
+            raise RuntimeError("a device without numbers.")
+        torch.empty(0, device=wanted)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        cards = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA"
+        raise OptionError(f"device={device!r} cannot be used: {reason}. This machine has cpu and {cards}.") from None
 
 
 def _find(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | object,
     models: Mapping[str, Any],
     subfolder: str | None,
     revision: str | None,
     token: str | None,
 ) -> Path:
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
-        raise LoadError(f"load needs the name of a model, a folder or a hub id, got {source!r}.")
+        wrap = ""
+        if isinstance(source, torch.nn.Module) or callable(source):
+            wrap = " A network goes through sk.wrap(net, prediction, schedule)."
+        raise LoadError(
+            f"load needs the name of a model, a folder, a hub id or a diffusers pipeline, got {_described(source)}.{wrap}"
+        )
     path = Path(source)
     if path.is_dir() and revision is not None:
         raise OptionError(f"revision={revision!r} is for hub ids, and {os.fspath(source)!r} is a local folder; omit it.")
@@ -155,62 +200,8 @@ def _download(repo: str, subfolder: str | None, revision: str | None, token: str
     return path
 
 
-def _open_folder(
-    folder: Path, prediction: str | None, schedule: Schedule | None, device: torch.device | str | None,
-    dtype: torch.dtype | None, integer_time: bool | None, labels: int | torch.Tensor | None, inputs: Mapping[str, Any],
-) -> Denoiser:  # fmt: skip
-    model, scheduler = _parts(folder)
-    if schedule is None or prediction is None:
-        if scheduler is None:
-            raise LoadError(
-                f"{folder} has no scheduler/scheduler_config.json, so what the network was trained on is unknown: pass "
-                "both schedule= and prediction=, e.g. schedule=sk.VP(), prediction='epsilon'."
-            )
-        found_schedule, found_prediction = from_config(read_json(scheduler))
-        schedule = found_schedule if schedule is None else schedule
-        prediction = found_prediction if prediction is None else prediction
-    if integer_time is not None:
-        if not isinstance(schedule, DiscreteVP):
-            raise ScheduleError(f"integer_time= is for discrete VP (sk.VP()), and this network is on {schedule}; omit it.")
-        schedule = replace(schedule, integer_time=integer_time)
-    config = read_json(model / "config.json")
-    is_ours = NETWORKS.resolve() in model.resolve().parents
-    net = build(config, model)
-    net.load_state_dict(load_weights(model, net))
-    try:
-        if device is not None:
-            net.to(device)
-        if dtype is not None and not getattr(net, "_keep_in_fp32_modules", None):
-            torch.nn.Module.to(net, dtype)  # diffusers' own warns of modules to keep in float32 even where there are none
-        elif dtype is not None:
-            net.to(dtype)
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise LoadError(f"the network cannot be moved to device={device!r}, dtype={dtype!r}: {error}") from error
-    kwargs = {"shape": sample_shape(config), **inputs}
-    checked = check_labels(config, labels, kwargs.pop("class_labels", None), is_ours)
-    if checked is not None:
-        kwargs["class_labels"] = checked.to(net.device) if isinstance(checked, torch.Tensor) else checked
-    return wrap(net, prediction, schedule, **kwargs)
-
-
-def _parts(folder: Path) -> tuple[Path, Path | None]:
-    """The folder of the network and the config of its scheduler, where there is one."""
-    if (folder / "model_index.json").is_file():
-        index = read_json(folder / "model_index.json")
-        names = [name for name in COMPONENTS if index.get(name) and (folder / name).is_dir()]
-        if not names:
-            others = [name for name in index if not name.startswith("_")]
-            raise LoadError(f"the pipeline {folder} has neither a unet nor a transformer folder, only {others}. {WRAP_IT}")
-        model, scheduler = folder / names[0], folder / "scheduler" / "scheduler_config.json"
-    elif (folder / "config.json").is_file():
-        model, scheduler = folder, folder.parent / "scheduler" / "scheduler_config.json"
-    else:
-        entries = sorted(entry.name for entry in folder.iterdir())[:8]
-        raise LoadError(
-            f"{folder} holds neither model_index.json (a diffusers pipeline) nor config.json (a diffusers network), but "
-            f"{entries}. Give the right folder, or subfolder=."
-        )
-    return model, scheduler if scheduler.is_file() else None
+def _described(source: object) -> str:
+    return repr(source) if isinstance(source, (str, bytes, int, float, type(None))) else f"a {type(source).__name__}"
 
 
 def save(denoiser: DenoiserLike, folder: str | os.PathLike[str]) -> Path:
@@ -226,6 +217,7 @@ def save(denoiser: DenoiserLike, folder: str | os.PathLike[str]) -> Path:
     import diffusers
 
     net: Any = getattr(denoiser, "net", None)
+    net = net.net if isinstance(net, NamedTime) else net
     if not (isinstance(denoiser, Denoiser) and issubclass(type(net), diffusers.ModelMixin)):
         inside = type(denoiser).__name__ if net is None else f"a denoiser of {type(net).__name__}"
         raise LoadError(

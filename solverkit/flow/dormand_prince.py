@@ -1,7 +1,7 @@
 """Adaptive Runge-Kutta of orders 5 and 4 (Dormand and Prince 1980) on batches, in float64.
 
-Forward or backward in the variable. Either all samples share their steps (the largest error decides, one call a stage), or
-each has its own, so that its result does not depend on its batch.
+Forward or backward in the variable. Each sample has its own steps, so that its result does not depend on its batch, or all
+share them (the largest error decides, one call a stage); see `step_size`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 
 from ..errors import BudgetError, OptionError
+from .precision import column
+from .step_size import Control, LadderSteps, SharedSteps, Steps
 
 # Dormand and Prince 1980, Table 2: nodes, stages, the fifth-order weights (= the last stage), and fifth minus fourth
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -25,6 +27,9 @@ STAGES = (
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
 DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+CONTROL = Control(order=5)
+FIRST = 128  # the first step is this part of the way
 
 Slope = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -44,8 +49,9 @@ def integrate(
     end: float,
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    shared: bool = True,
+    shared: bool = False,
     max_steps: int = 10_000,
+    together: bool = False,
 ) -> Solution:
     """Solve dy/du = slope(y, u, rows) from u = start to u = end.
 
@@ -53,53 +59,47 @@ def integrate(
 
     Args:
         slope: slope(y, u, rows) -> dy/du of the samples `rows` (indices into the batch); y (b, ...), u (b,) float64.
-        y: (B, ...), float64.
+        y: (B, ...), float64, on any device that has it.
         start, end: Of the variable; end may lie below start.
         rtol, atol: Tolerances of one step.
         shared: All samples take the same steps; False gives each its own.
         max_steps: Most steps that one sample may try.
+        together: Ask about all samples in every round, where slope answers as quickly at many u as at one.
 
     Raises:
         OptionError: tolerances that are not positive.
-        BudgetError: more than max_steps.
+        BudgetError: more than max_steps, or a step that underflows.
     """
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0 and max_steps > 0):
         raise OptionError(f"tolerances must be positive, got rtol={rtol}, atol={atol}, max_steps={max_steps}.")
-    y, n = y.clone(), len(y)
-    sign = 1.0 if end >= start else -1.0
-    u = torch.full((n,), start, dtype=torch.float64)
-    h = torch.full((n,), abs(end - start) / 100, dtype=torch.float64)
+    y, n, first = y.clone(), len(y), abs(end - start) / FIRST
+    steps: Steps = (
+        SharedSteps(n, start, end, first, CONTROL) if shared else LadderSteps(n, start, end, first, CONTROL, together)
+    )
     tried, accepted = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    first = torch.zeros_like(y)  # the slope at (y, u): the last stage of an accepted step is the first of the next
     known = torch.zeros(n, dtype=torch.bool)
-    active = (u - end).abs() > 1e-12 * max(abs(start), abs(end), 1.0)
-    while bool(active.any()):
-        rows = active.nonzero().flatten()
-        fresh = rows[~known[rows]]
-        if len(fresh):
-            first[fresh], known[fresh] = slope(y[fresh], u[fresh], fresh), True
-        step = torch.minimum(h[rows], (end - u[rows]).abs())
-        slopes, here = [first[rows]], y[rows]
-        wide = (sign * step).reshape(-1, *[1] * (y.ndim - 1)).to(y)
+    begun = torch.zeros_like(y)  # the slope at (y, u): the last stage of an accepted step is the first of the next
+    while len(rows := steps.rows()):
+        if int(tried[rows].max()) >= max_steps:
+            raise BudgetError(
+                f"more than max_steps={max_steps} steps at u = {float(steps.ends(rows)[0][0]):.4g}; raise rtol and "
+                "atol, or max_steps."
+            )
+        u, v = steps.ends(rows)
+        fresh = ~known[rows]
+        if bool(fresh.any()):
+            new = rows[fresh]
+            begun[new], known[new] = slope(y[new], u[fresh], new), True
+        slopes, here, h = [begun[rows]], y[rows], column(v - u, y)
         for node, weights in zip(NODES[1:], STAGES[1:]):
-            moved = here + wide * sum(w * k for w, k in zip(weights, slopes) if w)
-            slopes.append(slope(moved, u[rows] + sign * node * step, rows))
-        error = wide * sum(w * k for w, k in zip(DIFFERENCE, slopes) if w)
+            moved = here + h * sum(w * k for w, k in zip(weights, slopes) if w)
+            slopes.append(slope(moved, u + node * (v - u), rows))
+        error = h * sum(w * k for w, k in zip(DIFFERENCE, slopes) if w)
         scale = atol + rtol * torch.maximum(here.abs(), moved.abs())
         ratio = (error / scale).flatten(1).square().mean(1).sqrt().cpu()
-        if shared:
-            ratio = ratio.max().expand_as(ratio)
-        good = ratio <= 1
+        good = steps.judge(rows, ratio)
         tried[rows] += 1
         done = rows[good]
         accepted[done] += 1
-        y[done], first[done] = moved[good], slopes[-1][good]
-        u[done] = u[done] + sign * step[good]
-        growth = torch.where(torch.isfinite(ratio), (0.9 * ratio.clamp_min(1e-10) ** -0.2).clamp(0.2, 5.0), 0.2)
-        h[rows] = step * torch.where(good, growth, growth.clamp_max(1.0))
-        active = (u - end).abs() > 1e-12 * max(abs(start), abs(end), 1.0)
-        if int(tried.max()) >= max_steps and bool(active.any()):
-            raise BudgetError(
-                f"more than max_steps={max_steps} steps at u = {float(u[rows[0]]):.4g}; raise rtol and atol, or max_steps."
-            )
+        y[done], begun[done] = moved[good], slopes[-1][good]
     return Solution(y, accepted, tried)

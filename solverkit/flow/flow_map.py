@@ -23,6 +23,8 @@ from ..model.denoiser import DenoiserLike
 from ..process.level import Level, from_ratio
 from . import gauss_legendre
 from .dormand_prince import Solution, integrate
+from .precision import asked_dtype, column, precise, sent
+from .rows import ask, takes_rows
 
 
 class FlowMap(NamedTuple):
@@ -40,6 +42,11 @@ class FlowMap(NamedTuple):
     nfe: float
     steps: torch.Tensor
 
+    def __repr__(self) -> str:
+        least, most = int(self.steps.min()), int(self.steps.max())
+        steps = f"{least}" if least == most else f"{least} to {most}"
+        return f"FlowMap(x {tuple(self.x.shape)} {self.x.dtype}, {self.level!r}, nfe={self.nfe:.4g}, {steps} steps)"
+
 
 def norm(level: Level) -> float:
     """n = sqrt(alpha^2 + s^2) of the frame."""
@@ -49,29 +56,47 @@ def norm(level: Level) -> float:
 class FlowField:
     """dz/du of a denoiser, for samples at levels of their own.
 
-    Samples that share a level share a call; an adaptive method takes them apart, and then each is asked alone.
+    Samples that share a level share a call; all share one where the denoiser takes a level a row.
+
+    Args:
+        denoiser: Of the network.
+        dtype, device: In which and where the denoiser is asked; the device of the states if not given. They are float64.
     """
 
-    def __init__(self, denoiser: DenoiserLike, dtype: torch.dtype) -> None:
-        self.denoiser, self.dtype = denoiser, dtype
+    def __init__(self, denoiser: DenoiserLike, dtype: torch.dtype, device: torch.device | None = None) -> None:
+        self.denoiser, self.dtype, self.device = denoiser, dtype, device
         self.frame = denoiser.schedule.frame
 
     def level(self, u: float) -> Level:
         """The level at u = log s; only the told time is rounded for a network that knows integers."""
         return self.denoiser.schedule.at(math.exp(min(u, 0.0) if self.frame else u), snap=False)
 
+    def levels(self, u: torch.Tensor) -> list[Level]:
+        """The level of each row at u (b,)."""
+        values = u.tolist()
+        made = {value: self.level(value) for value in set(values)}
+        return [made[value] for value in values]
+
     def __call__(self, z: torch.Tensor, u: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(z)
-        for value in u.unique().tolist():
-            same = u == value
-            out[same] = self.slope(z[same], self.level(value))
-        return out
+        """dz/du of the samples `rows`, z (b, ...) float64 at u (b,)."""
+        return self._slopes(z, self.levels(u), rows)
 
     def slope(self, z: torch.Tensor, level: Level) -> torch.Tensor:
-        """dz/du at one level: (x - D) / n - z d log n / du, with d n^2 / du = 2 s (s - c alpha)."""
-        n = norm(level)
-        denoised = self.denoiser((z * n).to(self.dtype), level).to(z)
-        return z * self.growth(level) - denoised / n
+        """dz/du of states (b, ...) at one level."""
+        return self._slopes(z, [level] * len(z), None)
+
+    def _slopes(self, z: torch.Tensor, levels: list[Level], rows: torch.Tensor | None) -> torch.Tensor:
+        """(x - D) / n - z d log n / du, with d n^2 / du = 2 s (s - c alpha)."""
+        n, growth = column([norm(level) for level in levels], z), column([self.growth(level) for level in levels], z)
+        x = sent(z * n, self.dtype, self.device or z.device)
+        return z * growth - precise(ask(self.denoiser, x, levels, rows)).to(z.device) / n
+
+    def solve(
+        self, z: torch.Tensor, start: Level, end: Level, rtol: float, atol: float, shared: bool, max_steps: int
+    ) -> Solution:
+        """z (B, ...) float64 taken adaptively from one level to another; see `transport`."""
+        together = takes_rows(self.denoiser)
+        return integrate(self, z, math.log(start), math.log(end), rtol, atol, shared, max_steps, together)
 
     def growth(self, level: Level) -> float:
         """What z is multiplied by in dz/du: 1 - d log n / du."""
@@ -86,18 +111,28 @@ def transport(
     end: Level,
     rtol: float = 1e-5,
     atol: float = 1e-5,
-    shared: bool = True,
+    shared: bool = False,
     max_steps: int = 10_000,
 ) -> Solution:
     """Frame states (B, ...) taken from one level above 0 to another along the probability flow; float64.
 
+    The denoiser is asked in x's dtype (float32 for half ones) on x's device; the result is on the host, or on a CUDA x's.
+
+    Args:
+        denoiser: Of the network.
+        x: Frame states at `start`.
+        start, end: Levels above 0.
+        rtol, atol: Tolerances of a step, on coordinates of order 1.
+        shared: All samples take the same steps, which then depend on the batch; else each has its own.
+        max_steps: Most steps that one sample may try.
+
     Raises:
-        OptionError, BudgetError: tolerances that mean nothing, or that need more than max_steps.
+        OptionError: tolerances that mean nothing.
+        BudgetError: more than max_steps, or a step that underflows.
+        NonFiniteError: NaN or inf in an answer of the network; names the level and the samples.
     """
-    precise = x.dtype if x.dtype == torch.float64 else torch.float32
-    flow = FlowField(denoiser, precise)
-    z = x.double() / norm(start)
-    solution = integrate(flow, z, math.log(start), math.log(end), rtol, atol, shared, max_steps)
+    flow, z = FlowField(denoiser, asked_dtype(x), x.device), precise(x) / norm(start)
+    solution = flow.solve(z, start, end, rtol, atol, shared, max_steps)
     return solution._replace(y=solution.y * norm(end))
 
 
@@ -117,14 +152,16 @@ def encode(
         steps: Equal steps in log s of the symmetric method of order 4, which decode with as many steps undoes to the
             rounding of the network; None integrates adaptively to rtol and atol.
         rtol, atol: Tolerances of an adaptive step, on coordinates of order 1.
-        max_steps: Most adaptive steps.
+        max_steps: Most adaptive steps of a sample. A sample's steps are its own: they do not depend on the batch.
 
     Returns:
         `FlowMap` whose x is unit noise for VP and flow models, sigma_max times it for VE and EDM.
 
     Raises:
         OptionError: x is no batch of floating-point samples, or steps is no positive integer.
-        BudgetError: more than max_steps, or steps too long for the implicit equations of the symmetric method.
+        BudgetError: more than max_steps, a step that underflows, or steps too long for the implicit equations of the
+            symmetric method.
+        NonFiniteError: NaN or inf in an answer of the network; names the level and the samples.
     """
     bottom, top = ends(denoiser)
     return _mapped(denoiser, x, bottom, top, steps, rtol, atol, max_steps)
@@ -154,8 +191,8 @@ def decode(
     if not denoise:
         return out
     with torch.no_grad(), counting() as count:
-        clean = denoiser(out.x / bottom.scale, bottom)
-    return out._replace(x=clean, level=denoiser.schedule.at(0.0), nfe=out.nfe + (count.rows or len(x)) / len(x))
+        clean = ask(denoiser, out.x / bottom.scale, [bottom] * len(x))
+    return out._replace(x=clean, level=denoiser.schedule.at(0.0), nfe=out.nfe + count.rows / len(x))
 
 
 def ends(denoiser: DenoiserLike) -> tuple[Level, Level]:
@@ -178,14 +215,15 @@ def _mapped(
 ) -> FlowMap:
     require_batch(x)
     with torch.no_grad(), counting() as count:
+        flow = FlowField(denoiser, asked_dtype(x), x.device)
+        z = precise(x) / (start.scale * norm(start))
         if steps is None:
-            y, taken, _ = transport(denoiser, x.double() / start.scale, start, end, rtol, atol, True, max_steps)
+            z, taken, _ = flow.solve(z, start, end, rtol, atol, False, max_steps)
         else:
-            flow = FlowField(denoiser, x.dtype if x.dtype == torch.float64 else torch.float32)
-            z = x.double() / (start.scale * norm(start))
-            y = gauss_legendre.integrate(flow, z, math.log(start), math.log(end), steps) * norm(end)
+            z = gauss_legendre.integrate(flow, z, math.log(start), math.log(end), steps)
             taken = torch.full((len(x),), steps)
-    return FlowMap((y * end.scale).to(x.dtype), end, count.rows / len(x), taken)
+    y = z * (norm(end) * end.scale)
+    return FlowMap(sent(y, x.dtype, x.device), end, count.rows / len(x), taken)
 
 
 def require_batch(x: Any) -> None:

@@ -23,6 +23,7 @@ NODES = (1 / 2 - ROOT, 1 / 2 + ROOT)
 STAGES = ((1 / 4, 1 / 4 - ROOT), (1 / 4 + ROOT, 1 / 4))
 SETTLED = 1e-12  # of h K, where states are of order 1
 ROUNDING = 1e-5  # an iteration that no longer falls is at the network's rounding if it is below this
+DIVERGED = 1e6  # stages that move so far never settle; further on they would only overflow
 MOST = 100  # iterations of one step
 
 
@@ -67,7 +68,9 @@ def _stages(
         rows, before = rows[~done], change[~done]
         if not len(rows):
             return slopes[0], slopes[1]
+        if not bool((before <= DIVERGED).all()):
+            break
     raise BudgetError(
-        f"the stages of the step at u = {u:.4g} do not settle (change {float(before.max()):.2g} after {MOST} iterations): "
+        f"the stages of the step at u = {u:.4g} do not settle (they still move by {float(before.max()):.2g}): "
         f"the step {h:.3g} is too long for this network; use more steps, or steps=None to integrate adaptively."
     )

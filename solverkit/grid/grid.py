@@ -12,6 +12,8 @@ from ..errors import GridError
 from ..process.level import Level, from_log_snr, to_ratio
 from ..process.schedule import Schedule
 
+SAME = 1e-9  # relative: levels nearer than this are one; a step between them would divide by a difference of rounding
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -39,7 +41,10 @@ class Grid:
         for s, t in pairwise(values):
             if t > s:
                 raise GridError(f"noise levels must fall, got {s:.6g} followed by {t:.6g}; sort them in descending order.")
-        merged = [a for a, b in zip(self.levels, [None, *values]) if b is None or float(a) != b]
+        merged: list[Level] = []
+        for level in self.levels:
+            if not merged or merged[-1] - level > SAME * merged[-1]:
+                merged.append(level)
         if len(merged) < 2:
             raise GridError(f"a run needs at least two different noise levels, got {show(values)}.")
         object.__setattr__(self, "levels", tuple(merged))

@@ -26,6 +26,9 @@ from .prediction import PREDICTIONS, denoised_weights, input_scale, meant
 __all__ = ["Denoiser", "DenoiserLike", "describe", "fit_channels", "require_finite", "wrap"]
 
 
+Prior = Callable[[torch.Tensor], torch.Tensor]
+
+
 @runtime_checkable
 class DenoiserLike(Protocol):
     """What samplers and guidance need of a denoiser."""
@@ -45,9 +48,13 @@ class Denoiser:
         inputs: Fixed keyword arguments of every call (labels, masks, text embeddings).
         shape: Shape of one sample, where known.
         takes_rows: It can be asked at one level a row.
+        prior: A source that is not Gaussian, as a function of unit normal noise; None for a Gaussian one.
+        source: The bundled name or the folder that it was opened from; None where it was built by hand.
     """
 
     takes_rows = True
+    prior: Prior | None = None
+    source: str | None = None
 
     def __init__(
         self,
@@ -86,10 +93,12 @@ class Denoiser:
 
     def with_inputs(self, **inputs: Any) -> Denoiser:
         """The same network with other fixed inputs (they replace those of the same name)."""
-        return Denoiser(
+        other = Denoiser(
             self.net, self.prediction, self.schedule, {**self.inputs, **inputs}, self.shape, self.sigma_train,
             self._dtype, self._device,
         )  # fmt: skip
+        other.prior, other.source = self.prior, self.source
+        return other
 
     def rows(self, start: int | Sequence[int], stop: int | None = None, total: int | None = None) -> Denoiser:
         """The denoiser of some samples of a batch: inputs that have one row a sample are cut to those samples.
@@ -248,6 +257,7 @@ def wrap(
     sigma: float | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    prior: Prior | None = None,
     **fixed_kwargs: Any,
 ) -> Denoiser:
     """Adapt a pretrained network (a torch module is switched to eval mode).
@@ -263,6 +273,8 @@ def wrap(
         dtype, device: What the network computes in, and where. By default they are its own `dtype` where it has one (never
             below 16 bits: float8 is storage), else those of its parameters, found behind lambdas, closures, partials and
             bound methods too; where nothing says them it gets x as it is.
+        prior: The source of a flow that does not start from a Gaussian, as a function of unit normal noise (B, ...) -> x.
+            Stochastic samplers, constraints with noise and likelihoods refuse such a model.
         fixed_kwargs: Passed to every call; an int (a label) is repeated for the batch.
 
     Raises:
@@ -296,7 +308,11 @@ def wrap(
         raise DenoiserError(f"device={device!r}: {error}") from None
     if isinstance(net, torch.nn.Module):
         net.eval()
-    return Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma, dtype, place)
+    if prior is not None and not callable(prior):
+        raise DenoiserError(f"prior must be a function of unit normal noise (B, ...), got {type(prior).__name__}.")
+    denoiser = Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma, dtype, place)
+    denoiser.prior = prior
+    return denoiser
 
 
 def require_finite(denoised: torch.Tensor, evaluation: int, level: Level) -> None:

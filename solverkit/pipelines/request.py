@@ -194,7 +194,8 @@ class Request:
         spacing = self.config.get("timestep_spacing") or "linspace"
         if n > total:
             warnings.warn(
-                f"{n} steps were asked for, and this network was trained on {total} timesteps: each is used once.", stacklevel=2
+                f"{n} steps were asked for, and this network was trained on {total} timesteps: each is used once.",
+                stacklevel=2,
             )
             n = total
         times = self._times(spacing, n, total)

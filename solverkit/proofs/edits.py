@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ..grid.grid import Grid
 from ..plan.plan import Plan
-from ..plan.trace import trace
-from ..process.level import Level
-from ..process.schedule import EDM, Flow
+from ..process.schedule import EDM, Flow, Schedule
 from ..registry.registry import SamplerCard
+from ..run.noise import sample_seeds
 from ..targets.exact import gaussian
-from .driving import drive, start
+from .driving import drive, framed, start, traced
 from .order import order_grid
+
+DELTA = 0.1
 
 
 def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -27,56 +29,64 @@ def check_edits(card: SamplerCard, options: Mapping[str, Any]) -> None:
     if not card.traceable:
         return
     for schedule in (EDM(), Flow()):
-        target = gaussian(dim=4, condition=10.0, schedule=schedule)
-        errors = []
-        for n in (40, 80):
-            grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.3, jagged=False)
-            plan = trace(card, grid, **options)
-            x = start(grid, 2, 4)
-            delta, plain, worst = 0.1 * torch.ones_like(x), drive(plan, target, x), 0.0
-            nodes = {float(s) for s in grid}  # a churned level lies between them: its step cannot be restarted
-            starts = [j for j in range(plan.nfe) if plan.boundary[j]]
-            if card.restarts:
-                starts = [j for j in starts if float(plan.levels[j]) in nodes]
-            else:  # there is no run of the rest to compare with
-                edited = drive(plan, target, x, edit=lambda j, y, at=starts[-2], d=delta: y + d if j == at else y)  # type: ignore[misc]
-                assert not torch.equal(edited, plain), f"an edit at evaluation {starts[-2]} is lost"
-                continue
-            for at in starts[n // 8 : -2 : n // 8 + 1]:
-                edited = drive(plan, target, x, edit=lambda j, y, at=at, d=delta: y + d if j == at else y)  # type: ignore[misc]
-                if float((edited - plain).norm()) < 1e-9 * float(delta.norm()):
-                    continue  # many Langevin steps forget it
-                if card.is_linear(options):
-                    missed = edited - plain - _effect(target, grid, plan.levels[at], delta, card, options)
-                else:
-                    missed = edited - _restarted(target, plan, at, x, delta, card, options)
-                worst = max(worst, float(missed.norm() / (edited - plain).norm()))
-            errors.append(worst)
-        if not card.restarts:
+        with framed(schedule):
+            _on_schedule(card, options, schedule)
+
+
+def _on_schedule(card: SamplerCard, options: Mapping[str, Any], schedule: Schedule) -> None:
+    target, errors = gaussian(dim=4, condition=10.0, schedule=schedule), []
+    for n in (40, 80):
+        grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.3, jagged=False)
+        plan, x = traced(card, grid, options), start(grid, 2, 4)
+        seen: list[torch.Tensor] = []
+        plain = drive(plan, target, x, edit=lambda j, y, seen=seen: seen.append(y) or y)  # type: ignore[misc]
+        nodes = {float(s) for s in grid}  # a churned level lies between them: its step cannot be restarted
+        starts = [j for j in range(plan.nfe) if plan.boundary[j]]
+        if not card.restarts:  # there is no run of the rest to compare with
+            edited = _edited(target, plan, x, starts[-2:-1])[0]
+            assert not torch.equal(edited, plain), f"an edit at evaluation {starts[-2]} is lost"
             continue
-        rough = 0.25 if card.is_linear(options) else 0.35  # there the draws that are left meet another history too
-        assert errors[0] <= rough and errors[1] <= max(0.02, 0.75 * errors[0]), (
-            f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) "
-            "of its effect"
-        )
+        starts = [j for j in starts if float(plan.levels[j]) in nodes][n // 8 : -2 : n // 8 + 1]
+        worst = 0.0
+        for at, edited in zip(starts, _edited(target, plan, x, starts)):
+            effect = edited - plain
+            if float(effect.norm()) < 1e-9 * DELTA * math.sqrt(x.numel()):
+                continue  # many Langevin steps forget it
+            tail = traced(card, Grid((plan.levels[at], *(s for s in grid if s < plan.levels[at])), grid.schedule), options)
+            if card.is_linear(options):
+                missed = effect - _effect(target, tail, x)
+            else:
+                missed = edited - drive(tail, target, seen[at] + DELTA)
+            worst = max(worst, float(missed.norm() / effect.norm()))
+        errors.append(worst)
+    if not card.restarts:
+        return
+    rough = 0.25 if card.is_linear(options) else 0.35  # there the draws that are left meet another history too
+    assert errors[0] <= rough and errors[1] <= max(0.02, 0.75 * errors[0]), (
+        f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) "
+        "of its effect"
+    )
 
 
-def _restarted(
-    target: Any, plan: Plan, at: int, x: torch.Tensor, delta: torch.Tensor, card: SamplerCard, options: Mapping[str, Any]
-) -> torch.Tensor:
-    """The end of the sampler itself, started at evaluation `at` with the edited state."""
-    seen: list[torch.Tensor] = []
-    drive(plan, target, x, edit=lambda j, y: seen.append(y) or y)  # type: ignore[func-returns-value]
-    level, grid = plan.levels[at], plan.grid
-    tail = trace(card, Grid((level, *(s for s in grid if s < level)), grid.schedule), **options)
-    return drive(tail, target, seen[at] + delta)
+def _edited(target: Any, plan: Plan, x: torch.Tensor, starts: Sequence[int]) -> Sequence[torch.Tensor]:
+    """The ends of runs of x (B, D) with an edit at one of the evaluations each; all of them in one batch."""
+    size = len(x)
+    if not starts:
+        return ()
+
+    def edit(j: int, y: torch.Tensor) -> torch.Tensor:
+        if j not in starts:
+            return y
+        y, rows = y.clone(), slice(starts.index(j) * size, (starts.index(j) + 1) * size)
+        y[rows] += DELTA
+        return y
+
+    seeds = sample_seeds(0, size) * len(starts)
+    return drive(plan, target, x.repeat(len(starts), 1), seeds, edit).split(size)
 
 
-def _effect(
-    target: Any, grid: Grid, level: Level, delta: torch.Tensor, card: SamplerCard, options: Mapping[str, Any]
-) -> torch.Tensor:
-    """What an edit at `level` does to the end of the run: the sampler itself, restarted there."""
-    rest = [level, *(s for s in grid if s < level)]
-    tail = trace(card, Grid(tuple(rest), grid.schedule), **options)
-    zero = torch.zeros_like(delta)
-    return drive(tail, target, delta) - drive(tail, target, zero)
+def _effect(target: Any, tail: Plan, x: torch.Tensor) -> torch.Tensor:
+    """What an edit of x (B, D) does to the end of the run: the sampler itself, restarted there."""
+    edited = torch.cat([torch.full_like(x, DELTA), torch.zeros_like(x)])
+    with_edit, without = drive(tail, target, edited, sample_seeds(0, len(x)) * 2).chunk(2)
+    return with_edit - without

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ..grid.named import make_grid
-from ..plan.plan import advance, begin
-from ..plan.trace import trace
-from ..process.schedule import EDM, Flow
+from ..process.schedule import EDM, Flow, Schedule
 from ..registry.registry import SamplerCard
 from ..targets.exact import gaussian
-from .driving import run, short_grids, start
+from .driving import framed, in_one_run, run, short_grids, start, traced
 from .order import order_grid
 
 
@@ -23,12 +20,17 @@ def check_ends(card: SamplerCard, options: Mapping[str, Any]) -> None:
     if card.informed:
         return
     for target, _ in short_grids():
-        mu = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=torch.float64)
-        for n in (1, 2, 5, 16):
-            grid = make_grid("flow" if target.schedule.frame else "karras", target.schedule, n)
-            out = run(card, lambda y, s, mu=mu: mu.expand_as(y).clone(), start(grid, 2, 4), grid, options)  # type: ignore[misc]
-            error = float((out - mu).abs().max())
-            assert error <= 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0"
+        with framed(target.schedule):
+            _constant(card, options, target)
+
+
+def _constant(card: SamplerCard, options: Mapping[str, Any], target: Any) -> None:
+    mu = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=torch.float64)
+    for n in (1, 2, 5, 16):
+        grid = make_grid("flow" if target.schedule.frame else "karras", target.schedule, n)
+        out = run(card, lambda y, s, mu=mu: mu.expand_as(y).clone(), start(grid, 2, 4), grid, options)  # type: ignore[misc]
+        error = float((out - mu).abs().max())
+        assert error <= 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0"
 
 
 def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -44,40 +46,29 @@ def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
         _seeds_act(card, options)
         return
     for schedule in (EDM(), Flow()):
-        target = gaussian(dim=1, schedule=schedule)
-        variance, mean = float(target.target.eigenvalues), float(target.target.means)
-        errors = []
-        for n in (30, 120):
-            grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.2, jagged=False)
-            plan = trace(card, grid, **options)
-            if plan.draws == 0:
-                return
-            places = [i.payload for segment in plan.segments for i in segment.instructions if i.kind == "draw"]
-            s, t = grid[0], grid[-1]
-            rows = len(places) + 2
-            x = torch.full((rows, 1), s.alpha * mean, dtype=torch.float64)
-            x[1] += math.sqrt(s.alpha**2 * variance + s**2)
-
-            def draw(ordinal: int, s: float, t: float, places: list[Any] = places, rows: int = rows) -> torch.Tensor:
-                z = torch.zeros(rows, 1, dtype=torch.float64)
-                z[2 + places.index((ordinal, s, t))] = 1.0
-                return z
-
-            x, state = begin(plan, x, draw)
-            for level in plan.levels:
-                x, state = advance(plan, state, x, target(x, level), draw)
-            got = float((x[1:] - x[0]).square().sum())
-            wanted = t.alpha**2 * variance + t**2
-            errors.append(max(abs(got / wanted - 1), abs(float(x[0]) - t.alpha * mean)))
-        assert errors[1] <= max(0.02, 0.6 * errors[0]) and errors[1] <= 0.1, (
-            f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps): wrong noise or wrong mean"
-        )
+        with framed(schedule):
+            _law(card, options, schedule)
     _seeds_act(card, options)
+
+
+def _law(card: SamplerCard, options: Mapping[str, Any], schedule: Schedule) -> None:
+    target, errors = gaussian(dim=1, schedule=schedule), []
+    for n in (30, 120):
+        grid, _ = order_grid(schedule, 1, n, high=8.0, low=0.2, jagged=False)
+        plan, t = traced(card, grid, options), grid[-1]
+        if plan.draws == 0:
+            return
+        mean, spread = (float(v) for v in in_one_run([plan], target))
+        wanted = t.alpha**2 * float(target.target.eigenvalues) + t**2
+        errors.append(max(abs(spread**2 / wanted - 1), abs(mean - t.alpha * float(target.target.means))))
+    assert errors[1] <= max(0.02, 0.6 * errors[0]) and errors[1] <= 0.1, (
+        f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps): wrong noise or wrong mean"
+    )
 
 
 def _seeds_act(card: SamplerCard, options: Mapping[str, Any]) -> None:
     target, grid = short_grids()[0]
-    if trace(card, grid, **options).draws == 0:
+    if traced(card, grid, options).draws == 0:
         return
     x = start(grid, 2, 4)
     assert not torch.equal(run(card, target, x, grid, options, 0), run(card, target, x, grid, options, 1)), (

@@ -7,14 +7,13 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..errors import OptionError, SolverKitError
+from ..errors import OptionError, SolverKitError, TraceError
 from ..grid.named import make_grid
 from ..model.counting import counting
-from ..plan.trace import trace
 from ..process.schedule import EDM
 from ..registry.registry import SamplerCard
 from ..targets.exact import mixture
-from .driving import run, start
+from .driving import run, start, traced
 
 
 def alternatives(card: SamplerCard, name: str) -> list[Any]:
@@ -36,7 +35,7 @@ def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
     """Every declared option really changes what the sampler does, alone or together with one of its variants."""
     for name in card.defaults:
         values = alternatives(card, name)
-        assert values, f"{card.name}: the option {name!r} has no other value to try; annotate it, or name one in `variants`"
+        assert values, f"the option {name!r} has no other value to try; annotate it, or name one in `variants`"
         acts = {
             repr(value): any(
                 _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
@@ -46,7 +45,7 @@ def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
         }
         literal = typing.get_origin(card.hints.get(name)) is Literal
         assert all(acts.values()) if literal else any(acts.values()), (
-            f"{card.name}: the option {name!r} does not act (which values change anything: {acts})"
+            f"the option {name!r} does not act (which values change anything: {acts})"
         )
 
 
@@ -56,10 +55,12 @@ def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
     grids = [make_grid("karras", schedule, 8, last=last) for last in ("zero", "min")]
     try:
         if card.traceable:
-            return [trace(card, grid, **options).segments for grid in grids]
+            return [traced(card, grid, options).segments for grid in grids]
         x = start(grids[0], 2, 4)
         with counting() as count:
             out = run(card, mixture(dim=4, modes=3, schedule=schedule), x, grids[0], options)
         return out.numpy().tobytes(), count.rows
+    except TraceError:  # it acts on nothing as long as it has no plan
+        raise
     except SolverKitError as error:
         return str(error) if not isinstance(error, OptionError) else None

@@ -13,7 +13,7 @@ from ..grid.grid import Grid
 from ..process.schedule import Schedule
 from ..registry.registry import SamplerCard
 from ..targets.exact import gaussian
-from .driving import run, schedules
+from .driving import framed, run, schedules
 
 ORDER_STEPS = (26, 50, 80, 158)  # 2 more than a multiple of 6: packed single-step solvers then end alike, with full steps
 
@@ -49,11 +49,12 @@ def check_order(card: SamplerCard, options: Mapping[str, Any]) -> None:
         return
     settings = {**card.order_options, **options}
     for schedule in schedules():
-        slope, errors = measured_order(card, settings, schedule, order)
-        assert slope >= order - ORDER_SLACK, (
-            f"{card.name} {dict(options)} on {type(schedule).__name__}: declared order {order}, measured {slope:.2f} "
-            f"(errors {', '.join(f'{e:.2e}' for e in errors)} at {ORDER_STEPS} steps)"
-        )
+        with framed(schedule):
+            slope, errors = measured_order(card, settings, schedule, order)
+            assert slope >= order - ORDER_SLACK, (
+                f"declared order {order}, measured {slope:.2f} "
+                f"(errors {', '.join(f'{e:.2e}' for e in errors)} at {ORDER_STEPS} steps)"
+            )
 
 
 def measured_order(

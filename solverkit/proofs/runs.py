@@ -13,8 +13,7 @@ from ..errors import BudgetError
 from ..grid.grid import Grid
 from ..grid.named import make_grid
 from ..model.counting import counting
-from ..plan.plan import advance, begin
-from ..plan.trace import trace
+from ..plan.plan import Plan, advance, begin
 from ..process.level import Level
 from ..process.variance_preserving import VP
 from ..registry.registry import SamplerCard
@@ -22,7 +21,7 @@ from ..run.choose import default_grid, fit_grid
 from ..run.noise import SampleNoise, sample_seeds
 from ..run.sampling import sample
 from ..targets.exact import mixture
-from .driving import drive, run, schedules, short_grids, start
+from .driving import drive, framed, run, schedules, short_grids, start, traced
 
 
 def check_spellings(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -30,53 +29,86 @@ def check_spellings(card: SamplerCard, options: Mapping[str, Any]) -> None:
     if not card.traceable:
         return
     for target, grid in short_grids():
-        x = start(grid, 3, 4)
-        plan = pickle.loads(pickle.dumps(trace(card, grid, **options)))
-        pulled, pushed = run(card, target, x, grid, options), drive(plan, target, x)
-        difference = float((pulled - pushed).abs().max())
-        assert difference <= 1e-12 * max(1.0, float(pulled.abs().max())), f"pull and plan differ by {difference:.2e}"
-        draw = SampleNoise(sample_seeds(0, len(x)), x.shape[1:], x.dtype)
-        y, state = begin(plan, x, draw)
-        for level in plan.levels:
-            state = pickle.loads(pickle.dumps(state))
-            denoised = target(y, level)
-            advance(plan, state, y, 2 * denoised, draw)  # a step that is repeated must leave no trace
-            y, state = advance(plan, state, y, denoised, draw)
-        assert torch.equal(y, pushed), "a pickled state, or a repeated step, changes the run"
+        with framed(target.schedule):
+            x = start(grid, 3, 4)
+            plan = pickle.loads(pickle.dumps(traced(card, grid, options)))
+            pulled, pushed = run(card, target, x, grid, options), drive(plan, target, x)
+            difference = float((pulled - pushed).abs().max())
+            assert difference <= 1e-12 * max(1.0, float(pulled.abs().max())), f"pull and plan differ by {difference:.2e}"
+            draw = SampleNoise(sample_seeds(0, len(x)), x.shape[1:], x.dtype)
+            y, state = begin(plan, x, draw)
+            for level in plan.levels:
+                state = pickle.loads(pickle.dumps(state))
+                denoised = target(y, level)
+                advance(plan, state, y, 2 * denoised, draw)  # a step that is repeated must leave no trace
+                y, state = advance(plan, state, y, denoised, draw)
+            assert torch.equal(y, pushed), "a pickled state, or a repeated step, changes the run"
 
 
 def check_nfe(card: SamplerCard, options: Mapping[str, Any]) -> None:
-    """Counted evaluations = the plan's; a budget is a ceiling that is met as closely as the method allows."""
+    """Counted evaluations = the plan's = what the network saw; each of them reaches the result; a budget is a ceiling that
+    is met as closely as the method allows.
+    """
     for target, grid in short_grids():
-        if card.traceable:
+        with framed(target.schedule):
             with counting() as count:
                 result = sample(target, card, grid=grid, num_samples=3, **options)
-            plan = trace(card, grid, **options)
-            assert result.nfe == plan.nfe == count.rows / 3, f"counted {result.nfe}, the plan says {plan.nfe}"
+            seen = count.rows / 3
+            assert result.nfe == seen, (
+                f"the run asked {result.nfe:g} evaluations of its model, the network made {seen:g} a sample: "
+                f"{seen - result.nfe:g} went round the model that the sampler is given, and no count or callback sees them"
+            )
+            if not card.traceable:
+                assert result.nfe >= 1, f"counted {result.nfe:g} evaluations"
+                continue
+            plan = traced(card, grid, options)
+            assert result.nfe == plan.nfe, f"counted {result.nfe:g} evaluations, the plan says {plan.nfe}"
             assert len(plan.boundary) == plan.nfe and plan.boundary[0], "the first evaluation must start a step"
-            for nfe in (5, 8):
-                try:
-                    fitted = fit_grid(card, default_grid(card, target.schedule), target.schedule, nfe, dict(options))
-                except BudgetError:
-                    continue
-                spent = trace(card, fitted, **options).nfe
-                finer = make_grid(default_grid(card, target.schedule), target.schedule, len(fitted))
-                more = trace(card, finer, **options).nfe
-                assert spent <= nfe and not spent < more <= nfe, f"asked for {nfe} evaluations, spent {spent}"
-        else:
-            result = sample(target, card, grid=grid, num_samples=2, **options)
-            assert result.nfe >= 1
+            _nothing_wasted(plan, target)
+            _budget_met(card, options, target)
+
+
+def _nothing_wasted(plan: Plan, target: Any) -> None:
+    """Row j of a batch of equal samples gets another answer at evaluation j: its end must be another one.
+
+    At alpha = 0 the state is noise alone, and a step along the score needs no answer: that is the method's own.
+    """
+    x = start(plan.grid, 1, 4).repeat(plan.nfe + 1, 1)
+    draw = SampleNoise(sample_seeds(0, 1) * len(x), x.shape[1:], x.dtype)
+    x, state = begin(plan, x, draw)
+    for j, level in enumerate(plan.levels):
+        denoised = target(x, level)
+        denoised[j] += 0.1
+        x, state = advance(plan, state, x, denoised, draw)
+    wasted = [j for j in range(plan.nfe) if plan.levels[j].alpha > 0 and torch.equal(x[j], x[-1])]
+    assert not wasted, (
+        f"{len(wasted)} of {plan.nfe} evaluations are wasted: nothing uses the answer of evaluation {wasted[0]} "
+        f"(at {float(plan.levels[wasted[0]]):.4g})"
+    )
+
+
+def _budget_met(card: SamplerCard, options: Mapping[str, Any], target: Any) -> None:
+    for nfe in (5, 8):
+        try:
+            fitted = fit_grid(card, default_grid(card, target.schedule), target.schedule, nfe, dict(options))
+        except BudgetError:
+            continue
+        spent = traced(card, fitted, options).nfe
+        finer = make_grid(default_grid(card, target.schedule), target.schedule, len(fitted))
+        more = traced(card, finer, options).nfe
+        assert spent <= nfe and not spent < more <= nfe, f"asked for {nfe} evaluations, spent {spent}"
 
 
 def check_independence(card: SamplerCard, options: Mapping[str, Any]) -> None:
     """Sample i is the same alone or in a batch: its noise bit for bit, its result to 1e-10 in float64."""
     for target, grid in short_grids():
-        together = sample(target, card, grid=grid, num_samples=5, seed=3, dtype=torch.float64, **options).x
-        seeds = sample_seeds(3, 5)
-        for i in (0, 4):
-            alone = sample(target, card, grid=grid, num_samples=1, seed=[seeds[i]], dtype=torch.float64, **options).x
-            difference = float((alone[0] - together[i]).abs().max())
-            assert difference <= 1e-10, f"sample {i} differs by {difference:.2e} between batches of 1 and 5"
+        with framed(target.schedule):
+            together = sample(target, card, grid=grid, num_samples=5, seed=3, dtype=torch.float64, **options).x
+            seeds = sample_seeds(3, 5)
+            for i in (0, 4):
+                alone = sample(target, card, grid=grid, num_samples=1, seed=[seeds[i]], dtype=torch.float64, **options).x
+                difference = float((alone[0] - together[i]).abs().max())
+                assert difference <= 1e-10, f"sample {i} differs by {difference:.2e} between batches of 1 and 5"
 
 
 def check_finite(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -85,27 +117,31 @@ def check_finite(card: SamplerCard, options: Mapping[str, Any]) -> None:
         target = mixture(dim=4, modes=3, schedule=schedule)
         name = "flow" if schedule.frame else "karras"
         for steps in (1, 2, 3, 6, 17):
-            x = sample(target, card, steps=steps, grid=name, num_samples=2, **options).x
-            assert bool(torch.isfinite(x).all()), f"{type(schedule).__name__}, {steps} steps: {x}"
+            with framed(schedule):
+                x = sample(target, card, steps=steps, grid=name, num_samples=2, **options).x
+                assert bool(torch.isfinite(x).all()), f"{steps} steps: {x}"
 
 
 def check_input_untouched(card: SamplerCard, options: Mapping[str, Any]) -> None:
     """The caller's tensor, the states that the network saw, its answers and global randomness are left as they were."""
     for target, grid in short_grids():
-        x = start(grid, 2, 4)
-        before = x.clone()
-        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        with framed(target.schedule):
+            _untouched(card, options, target, grid)
 
-        def model(
-            y: torch.Tensor, s: float, target: Any = target, grid: Grid = grid, seen: list[Any] = seen
-        ) -> torch.Tensor:
-            denoised = target(y, s if isinstance(s, Level) else grid.at(s))
-            seen.extend([(y, y.clone()), (denoised, denoised.clone())])
-            return denoised
 
-        torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
-        run(card, model, x, grid, options)
-        assert torch.equal(x, before), "the sampler changed x in place"
-        assert all(torch.equal(a, b) for a, b in seen), "the sampler changed an evaluated state or an answer in place"
-        assert torch.equal(torch.get_rng_state(), torch_state), "the sampler used or set torch's global generator"
-        assert (np.random.get_state()[1] == numpy_state).all(), "the sampler used numpy's global generator"  # type: ignore[index]
+def _untouched(card: SamplerCard, options: Mapping[str, Any], target: Any, grid: Grid) -> None:
+    x = start(grid, 2, 4)
+    before = x.clone()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def model(y: torch.Tensor, s: float) -> torch.Tensor:
+        denoised = target(y, s if isinstance(s, Level) else grid.at(s))
+        seen.extend([(y, y.clone()), (denoised, denoised.clone())])
+        return denoised
+
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+    run(card, model, x, grid, options)
+    assert torch.equal(x, before), "the sampler changed x in place"
+    assert all(torch.equal(a, b) for a, b in seen), "the sampler changed an evaluated state or an answer in place"
+    assert torch.equal(torch.get_rng_state(), torch_state), "the sampler used or set torch's global generator"
+    assert (np.random.get_state()[1] == numpy_state).all(), "the sampler used numpy's global generator"  # type: ignore[index]

@@ -78,7 +78,8 @@ class Asked:
         """Rows at levels of their own: in one pass where the denoiser takes them so, else those of one level together."""
         if len(levels) != len(x):
             raise DenoiserError(f"{len(levels)} levels were given for {len(x)} rows: one level, or one a row.")
-        places = [(float(level), level.time, level.scale) for level in levels]  # levels that are equal may be told other times
+        # levels that are equal may be told other times
+        places = [(float(level), level.time, level.scale) for level in levels]
         if len(set(places)) == 1:
             return self(x, levels[0])
         if getattr(self.denoiser, "takes_rows", False):

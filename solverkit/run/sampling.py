@@ -13,7 +13,7 @@ import torch
 from ..errors import NonFiniteError, OptionError, TraceError
 from ..grid.grid import Grid
 from ..model.counting import reporting
-from ..model.denoiser import DenoiserLike
+from ..model.denoiser import DenoiserLike, Prior
 from ..plan.clock import clocked, planning
 from ..plan.plan import advance, begin
 from ..plan.trace import trace
@@ -23,7 +23,7 @@ from .asked import Asked, Nonfinite
 from .choose import choose_grid
 from .noise import CONSTRAINT, Noise, SampleNoise
 from .result import Evaluation, Result
-from .start import Prior, Start
+from .start import Start
 from .trajectory import Trajectory
 
 BATCH = 512  # samples that a run evaluates at once where nothing is said
@@ -105,7 +105,7 @@ def sample(
             run_grid = choose_grid(card, denoiser.schedule, nfe, steps, grid, levels, options)
         start = Start(denoiser, num_samples, shape, x, seed, device, dtype, prior, grad)
         _require_gaussian(card, run_grid, options, start, constrain)
-        batches = _batches(start.shape, batch_size, callable(getattr(denoiser, "rows", None)) and constrain is None)
+        batches = _batches(start.shape, batch_size, _divisible(denoiser) and (constrain is None or _divisible(constrain)))
         kept = Trajectory(start, batches) if return_trajectory else None
         with torch.set_grad_enabled(grad), ExitStack() as stack:
             tick = _progress(stack, card, run_grid, options, len(batches)) if progress else None
@@ -160,6 +160,11 @@ def _batches(shape: tuple[int, ...], batch_size: int | None, divisible: bool) ->
     elif isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a positive integer, got {batch_size!r}.")
     return [(a, min(a + batch_size, shape[0])) for a in range(0, shape[0], batch_size)]
+
+
+def _divisible(part: Any) -> bool:
+    """Whether it says how its inputs are divided among the batches of a run."""
+    return callable(getattr(part, "rows", None))
 
 
 def _rows(denoiser: Any, start: int, stop: int, total: int) -> Any:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..errors import OptionError
 from ..grid.named import is_count
+from ..model.denoiser import Prior
 from ..process.level import Level
 from ..process.schedule import Schedule
 from .noise import PRIOR, SampleNoise, sample_seeds
-
-Prior = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Start:

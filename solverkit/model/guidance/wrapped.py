@@ -40,6 +40,16 @@ class Wrapped:
         return torch.device(getattr(self.denoiser, "device", "cpu"))
 
     @property
+    def prior(self) -> Any:
+        """The source of the model inside, where it is not Gaussian."""
+        return getattr(self.denoiser, "prior", None)
+
+    @property
+    def source(self) -> str | None:
+        """What the model inside was opened from."""
+        return getattr(self.denoiser, "source", None)
+
+    @property
     def takes_rows(self) -> bool:
         return False
 
