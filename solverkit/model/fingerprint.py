@@ -30,6 +30,7 @@ import torch
 from ..errors import FingerprintError
 from .code import names_of
 from .counting import Count
+from .denoiser import Denoiser
 from .digest import hashed, plain, tensor_digest
 from .installed import origin
 from .placement import OwnDtype
@@ -139,7 +140,8 @@ class _Digests:
 
     def _container(self, value: Any, path: str) -> bytes:
         kind = self._kind(type(value), path)
-        more = self._state(value, path) if hasattr(value, "__dict__") and not isinstance(value, enum.Enum) else b""
+        where = {"source"} if isinstance(value, Denoiser) else set()  # where it was opened from is not what it is
+        more = self._state(value, path, where) if hasattr(value, "__dict__") and not isinstance(value, enum.Enum) else b""
         if isinstance(value, enum.Enum):
             return hashed("enum", kind, value.name.encode())
         if isinstance(value, Mapping):
