@@ -20,7 +20,7 @@ from ..process.schedule import VE, Flow, Schedule
 from .answer import answered, fit_channels
 from .counting import Count, counted, record
 from .inputs import batched, cut, row_index
-from .placement import computes_in, first_tensor, own_device, own_dtype
+from .placement import OwnDtype, computes_in, own_device
 from .prediction import PREDICTIONS, denoised_weights, input_scale, meant
 
 __all__ = ["Denoiser", "DenoiserLike", "describe", "fit_channels", "require_finite", "wrap"]
@@ -69,9 +69,12 @@ class Denoiser:
     ) -> None:
         self.net, self.prediction, self.schedule, self.inputs = net, prediction, schedule, inputs
         self.shape, self.sigma_train = shape, sigma_train
-        self.name = getattr(net, "name", type(net).__name__)
-        self._dtype, self._device, self._count = dtype, device, Count()
-        self._placed: tuple[Any, torch.dtype | None] = (None, None)
+        self._dtype, self._device, self._own, self._count = dtype, device, OwnDtype(), Count()
+
+    @property
+    def name(self) -> str:
+        """What the network is called in messages: its own name, or that of its class."""
+        return str(getattr(self.net, "name", type(self.net).__name__))
 
     @property
     def calls(self) -> int:
@@ -86,15 +89,7 @@ class Denoiser:
     @property
     def dtype(self) -> torch.dtype | None:
         """What the network computes in: what was said, else its own; None where that is not known, and it gets x's."""
-        if self._dtype is not None:
-            return self._dtype
-        first = first_tensor(self.net)
-        if first is None:
-            return own_dtype(self.net)
-        place = first.dtype, first.device  # a module that is cast or moved moves all of its parameters
-        if place != self._placed[0]:
-            self._placed = place, own_dtype(self.net)
-        return self._placed[1]
+        return self._own.of(self.net) if self._dtype is None else self._dtype
 
     def with_inputs(self, **inputs: Any) -> Denoiser:
         """The same network with other fixed inputs (they replace those of the same name)."""
@@ -121,7 +116,7 @@ class Denoiser:
     def view(self, **inputs: Any) -> Denoiser:
         """As `with_inputs`; the passes are counted as this denoiser's own."""
         view = self.with_inputs(**inputs)
-        view._count, view.name = self._count, self.name
+        view._count = self._count
         return view
 
     def __call__(self, x: torch.Tensor, level: float | Sequence[float]) -> torch.Tensor:
@@ -143,13 +138,15 @@ class Denoiser:
             levels = [self.schedule.at(s) for s in level]
             k, c, w_own, w_net = (per_row(w, x) for w in zip(*(self._weights(one) for one in levels)))
             own = x * k
-            out = self._ask(own * c, [one.time for one in levels], level)
+            out = self._ask(own * c, [one.time for one in levels])
+            record(len(x), x, level)
             self._require_gradient(own, out)
             return out.to(x.dtype) * w_net + own * w_own
         one = self.schedule.at(level)  # type: ignore[arg-type]
         scale, c_in, w_x, w_out = self._weights(one)
         own = x if scale == 1.0 else x * scale
-        out = self._ask(own if c_in == 1.0 else own * c_in, one.time, level)
+        out = self._ask(own if c_in == 1.0 else own * c_in, one.time)
+        record(len(x), x, level)
         self._require_gradient(own, out)
         answer = out.to(x.dtype) * w_out  # a new tensor: a network may reuse its output's memory
         return answer if w_x == 0 else answer.add_(own, alpha=w_x)
@@ -171,7 +168,7 @@ class Denoiser:
                 "divergence='finite-difference'."
             )
 
-    def _ask(self, x: torch.Tensor, time: float | list[float], level: Any) -> torch.Tensor:
+    def _ask(self, x: torch.Tensor, time: float | list[float]) -> torch.Tensor:
         dtype = self.dtype or x.dtype
         args: list[torch.Tensor] = [x.to(dtype)]
         if self.prediction != "autoencoder":
@@ -183,7 +180,6 @@ class Denoiser:
         except Exception as error:
             raise DenoiserError(self._explain(error, x, args)) from error
         counted(self._count, len(x))
-        record(len(x), x, level)
         return answered(out, x, self.name)
 
     def _told(self, time: float | list[float], dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:

@@ -35,9 +35,20 @@ def own_device(net: Any) -> torch.device | None:
     return places.pop() if len(places) == 1 else None
 
 
-def first_tensor(net: Any) -> torch.Tensor | None:
-    """The first parameter of a module, else its first buffer; None of anything else. Cheap."""
-    return _first(net) if isinstance(net, torch.nn.Module) else None
+class OwnDtype:
+    """`own_dtype`, looked up again when the network was cast or moved: a module moves all of its parameters."""
+
+    def __init__(self) -> None:
+        self.found: tuple[Any, torch.dtype | None] = (None, None)
+
+    def of(self, net: Any) -> torch.dtype | None:
+        first = _first(net) if isinstance(net, torch.nn.Module) else None
+        if first is None:
+            return own_dtype(net)
+        place = first.dtype, first.device
+        if place != self.found[0]:
+            self.found = place, own_dtype(net)
+        return self.found[1]
 
 
 def parts(net: Any) -> list[torch.nn.Module | torch.nn.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,7 +134,14 @@ def _require_stackable(conditional: DenoiserLike, unconditional: DenoiserLike) -
 
 
 def _stack(name: str, conditional: Any, unconditional: Any, x: torch.Tensor) -> Any:
-    """One input for the doubled batch: rows of both, or the value that both share."""
+    """One input for the doubled batch: rows of both, or the value that both share; mappings and lists part by part."""
+    mappings = isinstance(conditional, Mapping) and isinstance(unconditional, Mapping)
+    if mappings and conditional.keys() == unconditional.keys():
+        return {key: _stack(f"{name}[{key!r}]", c, unconditional[key], x) for key, c in conditional.items()}
+    lists = type(conditional) in (list, tuple) and type(unconditional) is type(conditional)
+    if lists and len(conditional) == len(unconditional) and any(isinstance(c, torch.Tensor) for c in conditional):
+        pairs = enumerate(zip(conditional, unconditional))
+        return type(conditional)(_stack(f"{name}[{i}]", c, u, x) for i, (c, u) in pairs)
     tensors = isinstance(conditional, torch.Tensor) or isinstance(unconditional, torch.Tensor)
     shared = conditional is unconditional or (not tensors and conditional == unconditional)
     if shared and not (tensors and conditional.ndim > 0 and len(conditional) == len(x)):
