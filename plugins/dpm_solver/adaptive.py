@@ -20,7 +20,8 @@ from solverkit.flow.step_size import Control, LadderSteps, SharedSteps, Steps
 from solverkit.process.level import from_log_snr
 from solverkit.steps import exact_step, phi, step_length
 
-LU_2022 = "Lu et al. 2022, arXiv 2206.00927"
+from .singlestep import LU_2022
+
 FINITE_START = 80.0  # sigma / alpha at which adaptive steps begin after the exact step from alpha = 0
 
 

@@ -8,7 +8,8 @@ import solverkit as sk
 from solverkit import Grid
 from solverkit.steps import History, contraction, exact_step, phi, step_length, usable_orders
 
-LU_2022B = "Lu et al. 2022, arXiv 2211.01095"
+from .singlestep import LU_2022B
+
 ENDING = {"lower_order_final": False}  # of the order proof
 
 

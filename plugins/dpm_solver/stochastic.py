@@ -11,7 +11,8 @@ from solverkit import Grid, Level
 from solverkit.errors import OptionError
 from solverkit.steps import History, contraction, phi, step_length, usable_orders
 
-from .multistep import ENDING, LU_2022B, third_differences
+from .multistep import ENDING, third_differences
+from .singlestep import LU_2022B
 
 
 def _sde_order(order: int) -> Callable[[dict[str, Any]], int | None]:
