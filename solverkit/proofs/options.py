@@ -58,6 +58,7 @@ def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
     """What an option set does: the plan's segments, or a run's output and cost; None if it refuses."""
     schedule = EDM()
     grids = [make_grid("karras", schedule, 8, last=last) for last in ("zero", "min")]
+    grids.append(make_grid("time-uniform", schedule, 8))  # its last step is many times as long as the one before
     try:
         if card.traceable:
             return [traced(card, grid, options).segments for grid in grids]
