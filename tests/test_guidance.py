@@ -251,7 +251,9 @@ def test_a_scale_a_sample_and_a_scale_a_step(pair, x):
         guidance.classifier_free(c, u, lambda level: "high")(x, level)
 
 
-@pytest.mark.parametrize("bad", [[1.0, 2.0], torch.ones(2, 2), torch.tensor([1.0, torch.nan]), torch.tensor(torch.inf), True])
+@pytest.mark.parametrize(
+    "bad", [[1.0, 2.0], torch.ones(2, 2), torch.tensor([1.0, torch.nan]), torch.tensor(torch.inf), True]
+)
 def test_a_scale_that_is_none(pair, bad):
     for build in (lambda s: guidance.classifier_free(*pair, s), lambda s: guidance.classifier(pair[0], len, s),
                   lambda s: guidance.posterior(pair[0], len, torch.ones(1, 2), s)):  # fmt: skip
