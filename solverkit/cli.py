@@ -5,6 +5,7 @@ torch and everything that imports it are loaded inside the commands, so that `--
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -12,6 +13,7 @@ import typer
 
 from .commands import bench, catalogue, checks, likelihood, plugin_template, sample, show, stats
 from .commands.console import Settings, settings
+from .commands.waiting import wait_passively
 from .errors import BudgetError, GridError, OptionError, PluginWarning, SolverKitError, UnknownNameError
 
 BAD_USAGE = (UnknownNameError, OptionError, BudgetError, GridError)
@@ -55,6 +57,7 @@ app.command("new-plugin")(plugin_template.new_plugin)
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point. Exit codes: 0, 1 (it failed), 2 (bad usage), 130 (interrupted)."""
+    wait_passively(os.environ)
     settings.__dict__.update(Settings().__dict__)
     warnings.showwarning = _show_warning
     try:
@@ -64,6 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _complain(f"Error: {error}", "red")
         sys.exit(2 if isinstance(error, BAD_USAGE) else 1)
+    except OSError as error:  # such as a disk that became full; a reader that closed its pipe ends the script quietly
+        if settings.debug:
+            raise
+        _complain(f"Error: {error}", "red")
+        sys.exit(1)
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
@@ -81,7 +89,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: objec
 
 
 def _complain(text: str, colour: str) -> None:
-    typer.secho(text, fg=colour, err=True)
+    if os.environ.get("NO_COLOR"):
+        print(text, file=sys.stderr)
+    else:
+        typer.secho(text, fg=colour, err=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ __all__ = [
 History = list[tuple[Level, Any]]
 
 GROWTH = 2.5  # times the step before: over a longer one a multistep method extrapolates too far
+OVERSHOOTS = 2.0  # in log-SNR: over longer steps the exact weight of a difference makes too much of it
 LONGEST = 0.88  # in log-SNR: over longer steps a parabola through three predictions is worse than a line through two
 FLAT = 4.0  # sigma / alpha above which predictions hardly change, whatever the step
 
@@ -72,7 +73,10 @@ def usable_order(order: int, i: int, grid: Grid, t: Level, history: Sequence[Any
     return max(1, min(order, finite))
 
 
-def usable_orders(order: int, grid: Grid, lower_order_final: bool = True, released: bool = False) -> list[int]:
+def usable_orders(
+    order: int, grid: Grid, lower_order_final: bool = True, released: bool = False, longest: float = math.inf,
+    stretch: float = 1.0,
+) -> list[int]:  # fmt: skip
     """The order of each step of a multistep method in log-SNR: as named where the steps allow it, else lower.
 
     * A step of infinite length, from alpha = 0 or to 0, is of first order, and no history reaches over it.
@@ -87,16 +91,20 @@ def usable_orders(order: int, grid: Grid, lower_order_final: bool = True, releas
         order: 1 to 3.
         grid: Of the run.
         lower_order_final: See above.
+        longest: Steps that are longer in log-SNR are of first order.
+        stretch: Lengths count so many times (1 + eta in a reverse SDE).
         released: The rule of the published codes instead: full order whatever the steps, and an ending only in runs of
             fewer than 15 steps.
     """
     n = len(grid) - 1
     finite = [math.isfinite(s.lam) and t > 0 for s, t in zip(grid.levels, grid.levels[1:])]
-    length = [step_length(s, t) if ok else math.inf for ok, s, t in zip(finite, grid.levels, grid.levels[1:])]
+    length = [stretch * step_length(s, t) if ok else math.inf for ok, s, t in zip(finite, grid.levels, grid.levels[1:])]
     calm = [i > 0 and finite[i] and finite[i - 1] and (released or length[i] <= GROWTH * length[i - 1]) for i in range(n)]
     orders = []
     for i in range(n):
         k = next((k for k in range(order, 1, -1) if i >= k - 1 and all(calm[i - j] for j in range(k - 1))), 1)
+        if not released and length[i] > longest:
+            k = 1
         if lower_order_final and (not released or grid.run_steps < 15):
             k = min(k, n - i)
         orders.append(k)

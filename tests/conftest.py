@@ -7,6 +7,7 @@ import os
 for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "passive")):
     os.environ.setdefault(name, value)  # idle threads of two workers on two cores would spin
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 LAST = (
@@ -20,3 +21,20 @@ torch.set_num_threads(1)
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LAST.index(item.path.stem) if item.path.stem in LAST else -1)
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    """cli("bench", ...) -> (exit code, standard output, standard error), run in an empty folder."""
+    from solverkit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOLVERKIT_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return run

@@ -10,22 +10,6 @@ import pytest
 
 from solverkit.cli import main
 
-
-@pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
-    """cli("bench", ...) -> (exit code, standard output, standard error), run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SOLVERKIT_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
-
-
 BENCH = ("bench", "-m", "gaussian", "-s", "euler,heun", "--nfe", "5,8", "--samples", "4")
 
 
@@ -86,6 +70,32 @@ def test_show(cli):
         (("new-plugin", "My Solver"), "small letters"),
         (("new-plugin", "heun"), "already"),
         (("bench", "--modle", "x"), "No such option"),
+        (("report", "missing.jsonl"), "No such file"),
+        (("bench", "--suite", "missing"), "no suite 'missing'"),
+        (("bench", "--suite", "missing.toml"), "No such file"),
+        (("bench", "--label", "3", "--model", "gaussian"), "has classes"),
+        (("show", "dpm-solver-12"), "no plan"),
+        (("show", "unipc:ordr=2"), "Did you mean 'order'"),
+        (("sample", "./missing"), "no folder"),
+        (("sample", "."), "holds no model"),
+        (("sample", "mnist", "--label", "12"), "0..10"),
+        (("sample", "gaussian", "--label", "1"), "no classes"),
+        (("sample", "gaussian", "--guidance", "2", "--label", "1"), "no classes"),
+        (("sample", "gaussian", "--seed", "-1"), "--seed"),
+        (("sample", "gaussian", "--num-samples", "0"), "--num-samples"),
+        (("sample", "gaussian", "--batch", "0"), "--batch"),
+        (("sample", "gaussian", "--threads", "0"), "--threads"),
+        (("sample", "gaussian", "--device", "nowhere"), "--device 'nowhere'"),
+        (("sample", "gaussian", "--device", "meta"), "--device 'meta'"),
+        (("sample", "gaussian", "--dtype", "float46"), "Did you mean 'float64'"),
+        (("sample", "gaussian", "--dtype", "float16"), "closed form"),
+        (("sample", "gaussian", "--sampler", "rk45", "--nfe", "9"), "leave out --nfe"),
+        (("likelihood", "gaussian", "--method", "oed"), "Did you mean 'ode'"),
+        (("likelihood", "gaussian", "--tolerance", "nan"), "--tolerance"),
+        (("likelihood", "gaussian", "--data", "missing.npy"), "No such file"),
+        (("likelihood", "gaussian", "--data", "."), "a folder"),
+        (("likelihood", "mnist"), "--data is missing"),
+        (("stats", "gaussian", "--out", "s.safetensors", "--data", "missing.npy"), "No such file"),
         (("bnech",), "No such command"),
     ],
 )
@@ -97,8 +107,9 @@ def test_bad_usage_exits_with_2_and_one_message(cli, arguments, message):
 
 
 def test_failures_exit_with_1(cli, tmp_path):
-    code, _, err = cli("report", "missing.jsonl")
-    assert (code, "cannot read" in err) == (1, True)
+    (tmp_path / "broken.jsonl").write_text("no row\n")
+    code, _, err = cli("report", "broken.jsonl")
+    assert (code, "no result rows" in err) == (1, True)
     code, out, _ = cli("bench", "-m", "gaussian", "-s", "dpm-solver-12", "--nfe", "5", "--samples", "2")
     assert code == 1
     assert "decides itself" in out
@@ -123,6 +134,8 @@ def test_bench_writes_rows_table_and_figure(cli, tmp_path):
     assert code == 0
     assert again.splitlines()[0] == out.splitlines()[0]
     assert (tmp_path / "again.png").is_file()
+    code, folder, _ = cli("report", "solverkit-bench")
+    assert (code, folder.splitlines()) == (0, again.splitlines()[:-1])
     code, text, _ = cli("report", "solverkit-bench/results.jsonl", "--json")
     assert len(json.loads(text)) == 4
 
@@ -151,7 +164,7 @@ def test_sample_writes_a_sheet_of_an_image_model(cli, tmp_path):
     assert load_file(tmp_path / "samples.safetensors")["x"].shape == (2, 1, 28, 28)
     assert (tmp_path / "samples.png").read_bytes()[:4] == b"\x89PNG"
     code, out, _ = cli("sample", "gaussian", "--nfe", "4", "-k", "3", "--out", "points.png", "--json")
-    assert json.loads(out)["files"] == ["points.safetensors"]
+    assert json.loads(out)["files"] == ["points.png", "points.safetensors"]
 
 
 def test_new_plugin_writes_a_package_that_works(cli, tmp_path):

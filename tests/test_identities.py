@@ -40,8 +40,8 @@ PAIRS = [
     (("unipc", {"order": 1, "corrector": False}), ("euler", {})),
     (("adams-bashforth", {"order": 3}), ("deis", {"variable": "rho", "lower_order_final": False})),
     # over short steps of equal growth the rule of orders allows what the published one does
-    (("unipc", {"variant": "bh1", "corrector": False, "lower_order_final": False, "steps": 60}),
-     ("unipc", {"variant": "bh1", "corrector": False, "lower_order_final": False, "released": True, "steps": 60})),
+    (("unipc", {"corrector": False, "lower_order_final": False, "steps": 60}),
+     ("unipc", {"corrector": False, "lower_order_final": False, "released": True, "steps": 60})),
     (("dpmpp-2m", {"steps": 60}), ("dpmpp-2m", {"released": True, "steps": 60})),
 ]  # fmt: skip
 

@@ -8,17 +8,16 @@ import solverkit as sk
 
 from .adaptive import dpm_solver_12, dpm_solver_23
 from .multistep import dpmpp_2m, dpmpp_3m
-from .singlestep import LU_2022, dpm_solver_1, dpm_solver_2, dpm_solver_3, dpmpp_2s, dpmpp_3s
+from .singlestep import dpm_solver_1, dpm_solver_2, dpm_solver_3, dpmpp_2s, dpmpp_3s
 from .stochastic import dpmpp_2m_sde, dpmpp_3m_sde
 from .unipc import unipc
 
 SINGLE_STEP = (dpm_solver_1, dpm_solver_2, dpm_solver_3, dpmpp_2s, dpmpp_3s)
 MULTISTEP = (dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, unipc)
+ADAPTIVE = (dpm_solver_12, dpm_solver_23)
 
 
 @sk.hookimpl
 def register_samplers(register: Callable[..., None]) -> None:
-    for fn in (*SINGLE_STEP, *MULTISTEP):
+    for fn in (*SINGLE_STEP, *MULTISTEP, *ADAPTIVE):
         register(fn)
-    register("dpm-solver-12", dpm_solver_12, traceable=False, reference=LU_2022)
-    register("dpm-solver-23", dpm_solver_23, traceable=False, reference=LU_2022)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import BudgetError, OptionError
 from solverkit.flow.precision import column
@@ -18,6 +19,8 @@ from solverkit.flow.rows import ask, takes_rows
 from solverkit.flow.step_size import Control, LadderSteps, SharedSteps, Steps
 from solverkit.process.level import from_log_snr
 from solverkit.steps import exact_step, phi, step_length
+
+from .singlestep import LU_2022
 
 FINITE_START = 80.0  # sigma / alpha at which adaptive steps begin after the exact step from alpha = 0
 
@@ -150,6 +153,7 @@ def _adaptive(
     return _integrate(model, x, grid, order, atol, rtol, h_init, safety, norm == "batch", max_nfe)
 
 
+@sk.sampler("dpm-solver-12", traceable=False, reference=LU_2022)
 def dpm_solver_12(
     model: Any,
     x: Any,
@@ -183,6 +187,7 @@ def dpm_solver_12(
     return _adaptive(model, x, grid, 2, atol, rtol, h_init, safety, norm, max_nfe)
 
 
+@sk.sampler("dpm-solver-23", traceable=False, reference=LU_2022)
 def dpm_solver_23(
     model: Any,
     x: Any,

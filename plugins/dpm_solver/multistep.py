@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import solverkit as sk
 from solverkit import Grid
-from solverkit.steps import History, contraction, exact_step, phi, step_length, usable_orders
+from solverkit.steps import OVERSHOOTS, History, contraction, exact_step, phi, step_length, usable_orders
 
-LU_2022B = "Lu et al. 2022, arXiv 2211.01095"
+from .singlestep import LU_2022B
+
 ENDING = {"lower_order_final": False}  # of the order proof
 
 
@@ -42,7 +44,8 @@ def dpmpp_2m(
         released: The published rule of orders: second order over steps that grow too much for it as well.
     """
     history: History = []
-    orders = usable_orders(2, grid, lower_order_final, released)
+    longest = OVERSHOOTS if solver_type == "heun" else math.inf
+    orders = usable_orders(2, grid, lower_order_final, released, longest)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.steps import History, contraction, phi, step_length, usable_orders
+from solverkit.steps import OVERSHOOTS, History, contraction, phi, step_length, usable_orders
 
-from .multistep import ENDING, LU_2022B, third_differences
+from .multistep import ENDING, third_differences
+from .singlestep import LU_2022B
 
 
 def _sde_order(order: int) -> Callable[[dict[str, Any]], int | None]:
@@ -71,7 +72,8 @@ def dpmpp_2m_sde(
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    orders = usable_orders(2, grid, lower_order_final, released)
+    longest = OVERSHOOTS if solver_type == "heun" else math.inf
+    orders = usable_orders(2, grid, lower_order_final, released, longest, 1 + eta)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
@@ -118,7 +120,7 @@ def dpmpp_3m_sde(
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    orders = usable_orders(3, grid, lower_order_final, released)
+    orders = usable_orders(3, grid, lower_order_final, released, stretch=1 + eta)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]
@@ -127,7 +129,7 @@ def dpmpp_3m_sde(
         g = (1 + eta) * h
         if order == 2:
             previous, m1 = history[1]
-            weight = (1 - contraction(s, t) ** (1 + eta)) / 2 if eta == 0 else g * phi(2, -g)
+            weight = g * phi(2, -g) if released and eta > 0 else (1 - contraction(s, t) ** (1 + eta)) / 2
             x = x + (t.alpha * weight * h / (s.lam - previous.lam)) * (m0 - m1)
         elif order == 3:
             d1, d2 = third_differences(history, h, released)

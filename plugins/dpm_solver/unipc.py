@@ -21,11 +21,12 @@ import numpy as np
 import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.steps import exact_step, phi, usable_orders
+from solverkit.steps import OVERSHOOTS, exact_step, phi, usable_orders
 
 from .multistep import ENDING
 
 Variant = Literal["bh1", "bh2", "vary"]
+SHORT = 0.5  # in log-SNR: over longer steps B(h) = -h is far from the integral that it stands for
 
 
 def _u(k: int, z: float) -> float:
@@ -136,7 +137,8 @@ def unipc(
         raise OptionError(f"order must be 1 to 3, got {order}.")
     history: list[tuple[Level, Any]] = []
     pending: tuple[list[float], list[float], float] | None = None
-    orders = usable_orders(order, grid, lower_order_final, released)
+    longest = {"bh1": SHORT, "bh2": math.inf, "vary": OVERSHOOTS}[variant]
+    orders = usable_orders(order, grid, lower_order_final, released, longest)
     if lower_order_final:  # the published ending is this one, for runs of any length
         orders = [min(p, len(orders) - i) for i, p in enumerate(orders)]
     for p, (s, t) in zip(orders, grid.steps()):

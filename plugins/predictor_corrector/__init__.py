@@ -16,9 +16,8 @@ from .sampler import SONG_2021, ncsn, pc, pc_ve, pc_vp, reverse_sde
 
 @sk.hookimpl
 def register_samplers(register: Callable[..., None]) -> None:
-    for fn in (pc, pc_ve, pc_vp, ncsn, reverse_sde, repaint, mala):
+    for fn in (pc, pc_ve, pc_vp, ncsn, reverse_sde, repaint, mala, rk45):
         register(fn)
-    register("rk45", rk45, traceable=False, reference="Dormand and Prince 1980; Song et al. 2021, section 4.3")
 
 
 def score_sde(schedule: Schedule, n: int, epsilon: float = 1e-3) -> list[float]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.flow.flow_map import norm as spread
 from solverkit.flow.precision import precise, sent
@@ -26,6 +27,7 @@ class _Asked:
         return self.model(x, level)  # type: ignore[no-any-return]
 
 
+@sk.sampler("rk45", traceable=False, reference="Dormand and Prince 1980; Song et al. 2021, section 4.3")
 def rk45(
     model: Any,
     x: Any,

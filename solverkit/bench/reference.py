@@ -24,13 +24,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from ..errors import SolverKitError
+from ..errors import FingerprintError
 from ..files.regular_file import require_file
 from ..grid.grid import Grid
 from ..grid.named import make_grid
+from ..model.fingerprint import fingerprint
 from ..process.schedule import VE, Schedule
 from ..run.sampling import sample
-from .fingerprint import fingerprint
 
 __all__ = [
     "Reference", "cache_folder", "compute_reference", "find_reference", "fingerprint", "reference_cost", "reference_key",
@@ -59,7 +59,7 @@ def try_fingerprint(denoiser: Any) -> str | None:
     """The fingerprint, or None for a network that cannot be told from others (a function that hides what it is made of)."""
     try:
         return fingerprint(denoiser)
-    except SolverKitError:
+    except FingerprintError:
         return None
 
 

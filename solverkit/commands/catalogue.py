@@ -6,9 +6,9 @@ from typing import Any
 
 import typer
 
+from ..errors import PluginError
 from .console import print_json, print_table
-
-JSON = typer.Option(False, "--json", help="Print JSON.")
+from .parameters import JSON
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,15 +59,17 @@ def metrics(as_json: bool = JSON) -> None:
 
 
 def plugins(as_json: bool = JSON) -> None:
-    """List the plugins: what each one registers, and those that failed to import."""
-    from ..registry.registry import registry
+    """List the plugins: what each one registers, which names clash, and those that failed to import."""
+    import os
 
-    found = registry()
-    records: list[dict[str, Any]] = []
-    for name, module in found.plugins:
-        names = {kind: [c.name for c in cards.values() if c.plugin == name] for kind, cards in found.cards.items()}
-        records.append({"name": name, "module": module, "status": "ok", **{k: v for k, v in names.items() if v}})
-    records += [{"name": name, "module": "", "status": f"failed: {reason}"} for name, reason in found.failed]
+    from ..registry.registry import ENVIRONMENT, load_plugins
+
+    modules, failed = load_plugins(os.environ.get(ENVIRONMENT))
+    records = [_plugin(name, module) for name, module in modules.items()]
+    for record in records:
+        if clashes := _clashes(record, records):
+            record["status"] = f"clash: {'; '.join(clashes)}. Restrict what is loaded with {ENVIRONMENT}=name,name."
+    records += [{"name": name, "module": "", "status": f"failed: {reason}"} for name, reason in failed]
     if as_json:
         return print_json(records)
     rows = []
@@ -75,6 +77,29 @@ def plugins(as_json: bool = JSON) -> None:
         offers = [f"{len(v)} {kind}" for kind, v in record.items() if isinstance(v, list)]
         rows.append((record["name"], record["module"], ", ".join(offers), record["status"]))
     print_table("plugins", ("name", "module", "registers", "status"), rows)
+
+
+def _plugin(name: str, module: Any) -> dict[str, Any]:
+    """One plugin as if it were the only one, so that a fault or a clash of names costs the table nothing."""
+    from ..registry.registry import build_registry
+
+    record: dict[str, Any] = {"name": name, "module": getattr(module, "__name__", repr(module)), "status": "ok"}
+    try:
+        alone = build_registry({name: module})
+    except PluginError as error:
+        return {**record, "status": f"failed: {error}"}
+    record |= {kind: list(cards) for kind, cards in alone.cards.items() if cards}
+    return record if not alone.failed else {**record, "status": f"failed: {alone.failed[0][1]}"}
+
+
+def _clashes(record: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for other in records:
+        for kind, names in record.items():
+            if other is not record and isinstance(names, list):
+                shared = [name for name in names if name in other.get(kind, ())]
+                found += [f"the {kind[:-1]} {name!r} is {other['name']}'s too" for name in shared]
+    return found
 
 
 def _list(title: str, cards: Any, as_json: bool) -> None:

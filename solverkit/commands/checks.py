@@ -5,12 +5,13 @@ from __future__ import annotations
 import typer
 
 from ..errors import PluginError
+from . import parameters
 from .console import console, print_json
 
 
 def check(
-    sampler: str = typer.Argument(help="A registered sampler."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    sampler: str = parameters.SAMPLER,
+    as_json: bool = parameters.JSON,
 ) -> None:
     """Prove a sampler: order, spellings, nfe, options, edits, independence, finite, ends, law, parts, growth, device,
     input_untouched.

@@ -1,23 +1,28 @@
-"""What all commands share with the user: the settings of this call, printing, and reading option values."""
+"""What all commands share with the user: the settings of this call, printing, and reading option values.
+
+A letter means one thing in every command; what has none is rare, or too easily mistaken:
+
+    -g  --grid           -m  --model          -o  --out            -r  --rank
+    -k  --num-samples    -n  --nfe            -q  --quiet          -s  --sampler
+
+Where a network runs (sample, bench, likelihood, stats) it takes --device, --dtype, --batch, --threads and --label.
+Exit codes: 0; 1, it failed; 2, bad usage (a name, value, file or folder that cannot be used, said before the work);
+130, interrupted.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from ..errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-PAIRS = typer.Option([], "--set", "-o", help="Option of the sampler, name=value; may be repeated.")
-
 
 @dataclass
 class Settings:
@@ -51,21 +56,35 @@ def _stderr() -> Any:
 
 
 def print_json(value: Any) -> None:
-    """For other programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """For other programs. NaN and inf are null: JSON knows neither."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table."""
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(v) for name, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None
+) -> None:
+    """A plain table, with what its columns mean below it where they do not say it themselves."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for i, column in enumerate(columns):
         table.add_column(column, no_wrap=i == 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    out = console()
+    out.print(Text(title, style="italic"), soft_wrap=True)  # as long as it is: a table's own title is broken at its width
+    out.print(table)
+    if caption is not None:
+        out.print(Text(caption, style="dim"), soft_wrap=not out.is_terminal)
 
 
 def split_settings(pairs: Iterable[str]) -> dict[str, str]:
@@ -129,16 +148,3 @@ def read_options(card: Any, pairs: Iterable[str]) -> dict[str, Any]:
     if unknown:
         card.check(unknown)  # raises, and names the options that there are
     return card.check({name: read_value(text, card.hints.get(name, Any), name) for name, text in texts.items()})
-
-
-def new_path(path: Path) -> Path:
-    """A path whose folder exists.
-
-    Raises:
-        OptionError: the folder cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"cannot write to {path}: {error.strerror or error}.") from None
-    return path

@@ -10,8 +10,9 @@ import typer
 
 from ..errors import OptionError, PluginError
 from .console import remark
+from .destination import require_folder
 
-WHERE = typer.Option(Path("."), "--out", help="Folder in which the plugin's folder is made.")
+WHERE = typer.Option(Path("."), "--out", "-o", help="Folder in which the plugin's folder is made.")
 
 PYPROJECT = """\
 [build-system]
@@ -115,6 +116,7 @@ def new_plugin(
         raise OptionError(
             f"there is a sampler {name!r} already, of the plugin {samplers()[name].plugin!r}: choose another name."
         )
+    require_folder(out)
     module = name.replace("-", "_")
     folder = out / f"solverkit-{name}"
     files = {

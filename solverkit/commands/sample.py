@@ -1,61 +1,89 @@
-"""`solverkit sample MODEL`: samples as safetensors, and as a sheet of images where they are images."""
+"""`solverkit sample MODEL`: samples as safetensors, and as a picture with a caption."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import LoadError, OptionError
-from .console import PAIRS, new_path, print_json, read_options, settings
+from . import parameters
+from .console import print_json, read_options, remark, settings
+from .destination import require_writable, with_folder
+from .network import open_network, state_dtype
+from .waiting import use_threads
 
-OUT = typer.Option(Path("samples.png"), "--out", help="A .png; the samples stand beside it as .safetensors.")
+if TYPE_CHECKING:
+    from ..registry.registry import SamplerCard
+
+NFE = 20
+PICTURES, TENSORS = (".png", ".jpg", ".jpeg", ".webp"), ".safetensors"
+OUT = typer.Option(
+    Path("samples.png"), "--out", "-o",
+    help="A picture (.png, .jpg, .webp); the samples stand beside it as .safetensors. Or FILE.safetensors: no picture.",
+)  # fmt: skip
 
 
 def sample(
-    model: str = typer.Argument(help="A registered model, a diffusers folder or a hub id."),
-    sampler: str = typer.Option("dpmpp-2m", "--sampler", "-s", help="A registered sampler."),
-    nfe: int = typer.Option(20, "--nfe", "-n", help="Ceiling on network evaluations."),
-    num_samples: int = typer.Option(16, "--num-samples", "--samples", "-k", help="How many."),
-    seed: int = typer.Option(0, "--seed", help="Of the noise."),
-    grid: str | None = typer.Option(None, "--grid", "-g", help="A registered grid; default: the sampler's own."),
-    pairs: list[str] = PAIRS,
-    label: int | None = typer.Option(None, "--label", help="Class of a conditional network."),
+    model: str = parameters.MODEL,
+    sampler: str = parameters.SAMPLER_OPTION,
+    nfe: int | None = parameters.nfe(None, f"Ceiling on network evaluations [{NFE}]; adaptive samplers decide themselves."),
+    num_samples: int = parameters.num_samples(16, "How many."),
+    seed: int = parameters.SEED,
+    grid: str | None = parameters.GRID,
+    pairs: list[str] = parameters.PAIRS,
+    label: int | None = parameters.LABEL,
     guidance: float | None = typer.Option(None, "--guidance", help="Weight of classifier-free guidance; needs --label."),
     out: Path = OUT,
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    device: str | None = parameters.DEVICE,
+    dtype: str | None = parameters.DTYPE,
+    batch: int | None = parameters.BATCH,
+    threads: int | None = parameters.THREADS,
+    as_json: bool = parameters.JSON,
 ) -> None:
     """Sample a model and write what came out."""
-    from safetensors.torch import save_file
-
-    from ..files.hub import load
-    from ..registry.registry import resolve
-    from ..run.sampling import sample as run
-
+    tensors, picture = _files(out)
+    if nfe is not None and nfe < 1:
+        raise OptionError(f"--nfe must be a positive integer, got {nfe}.")
     if guidance is not None and label is None:
         raise OptionError("--guidance needs --label: the class to guide towards.")
-    options = read_options(resolve(sampler), pairs)
-    chosen = {"labels": label, "guidance": guidance}
-    denoiser = load(model, **{k: v for k, v in chosen.items() if v is not None})  # type: ignore[arg-type]
-    progress = not (settings.quiet or as_json)
-    result = run(denoiser, sampler, nfe=nfe, num_samples=num_samples, seed=seed, grid=grid, progress=progress, **options)
-    tensors = new_path(out.with_suffix(".safetensors"))
-    written = [tensors]
+    use_threads(threads)
+    from safetensors.torch import save_file
+
+    from ..registry.registry import resolve
+    from ..run.sampling import sample as run
+    from .picture import write_picture
+
+    card = resolve(sampler)
+    options = read_options(card, pairs)
+    if nfe is not None and not card.traceable:
+        raise OptionError(f"{card.name!r} decides itself how often to ask the network: leave out --nfe, set tolerances.")
+    denoiser = open_network(model, label, device, dtype, guidance)
+    result = run(
+        denoiser, card, nfe=NFE if nfe is None and card.traceable else nfe, num_samples=num_samples, seed=seed, grid=grid,
+        device=device, dtype=state_dtype(dtype), batch_size=batch, progress=_watched(as_json), **options,
+    )  # fmt: skip
+    caption = _caption(model, card, options, grid, result.nfe, seed, label, guidance)
+    written = [with_folder(tensors)]
     try:
         save_file({"x": result.x.cpu().contiguous()}, tensors)
-        if (sheet := make_sheet(result.x)) is not None:
-            written.insert(0, out.with_suffix(".png"))
-            save_sheet(sheet, written[0])
-    except OSError as error:
-        raise LoadError(f"cannot write {tensors}: {error.strerror or error}.") from None
+        if picture is not None and write_picture(result.x, caption, picture):
+            written.insert(0, picture)
+        elif picture is not None:
+            remark(f"no picture of samples of shape {tuple(result.x.shape[1:])}")
+    except (OSError, RuntimeError) as error:  # safetensors has errors of its own, such as a disk that is full
+        raise LoadError(f"cannot write {tensors}: {getattr(error, 'strerror', None) or error}.") from None
     if as_json:
         return print_json(
             {
                 "model": model,
                 "sampler": sampler,
+                "options": options,
+                "num_samples": num_samples,
+                "seed": seed,
                 "nfe": result.nfe,
+                "passes": result.passes,
                 "seconds": result.seconds,
                 "files": [str(p) for p in written],
             }
@@ -65,28 +93,33 @@ def sample(
         print(path)
 
 
-def make_sheet(x: Any) -> Any:
-    """Images (B, C, H, W) in [-1, 1], C 1 or 3, as one (rows, columns, C) uint8 array; None if they are no images."""
-    import numpy as np
+def _files(out: Path) -> tuple[Path, Path | None]:
+    """Where the samples and their picture go.
 
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
-        return None
-    n, c, h, w = x.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    pixels = ((x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    sheet = np.full((rows * (h + 2) + 2, columns * (w + 2) + 2, c), 128, dtype=np.uint8)
-    for i in range(n):
-        top, left = 2 + (i // columns) * (h + 2), 2 + (i % columns) * (w + 2)
-        sheet[top : top + h, left : left + w] = pixels[i].transpose(1, 2, 0)
-    return sheet
+    Raises:
+        OptionError: neither a picture nor a .safetensors, or they cannot be written.
+    """
+    path = out if out.suffix or out.is_dir() else out.with_name(f"{out.name}.png")
+    require_writable(path, (*PICTURES, TENSORS))
+    if path.suffix.lower() == TENSORS:
+        return path, None
+    require_writable(tensors := path.with_suffix(TENSORS))
+    return tensors, path
 
 
-def save_sheet(sheet: Any, path: Path) -> None:
-    """As PNG; small pictures are enlarged so that eyes can see them."""
-    import numpy as np
-    from matplotlib.image import imsave
+def _watched(as_json: bool) -> bool:
+    """Whether somebody sees a progress bar: it must not stand in what is read by another program."""
+    import sys
 
-    enlarge = max(1, 640 // max(sheet.shape[:2]))
-    pixels = np.kron(sheet, np.ones((enlarge, enlarge, 1), dtype=np.uint8))
-    imsave(path, np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
+    return not (settings.quiet or as_json) and sys.stdout.isatty()
+
+
+def _caption(
+    model: str, card: SamplerCard, options: dict[str, Any], grid: str | None, nfe: float, seed: int,
+    label: int | None, guidance: float | None,
+) -> str:  # fmt: skip
+    said = [model, card.name.partition(":")[0], *(f"{name}={value}" for name, value in options.items())]
+    for name, value in (("grid", grid), ("NFE", f"{nfe:g}"), ("seed", seed), ("label", label), ("guidance", guidance)):
+        if value is not None:
+            said.append(f"{name} {value}")
+    return ", ".join(said)

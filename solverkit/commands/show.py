@@ -7,25 +7,37 @@ from typing import Any
 import typer
 
 from ..errors import OptionError, UnknownNameError
-from .console import PAIRS, print_json, print_table, read_options, remark
+from . import parameters
+from .console import print_json, print_table, read_options, remark
+
+LEGEND = """\
+level    noise level that the network sees: sigma / alpha, or sigma where the schedule is flow's
+told     the time that the network is told
+step     *: a step of the grid starts here, else an inner stage
+carried  tensors that are kept until the next evaluation, beside x
+update   the state that follows; x0, x1, ... states and D0, D1, ... denoised predictions of evaluations 0, 1, ..."""
 
 
 def show(
-    sampler: str = typer.Argument(help="A registered sampler."),
-    nfe: int = typer.Option(10, "--nfe", "-n", help="Ceiling on network evaluations."),
-    grid: str | None = typer.Option(None, "--grid", "-g", help="A registered grid; default: the sampler's own."),
-    pairs: list[str] = PAIRS,
+    sampler: str = parameters.SAMPLER,
+    nfe: int = parameters.nfe(10),
+    grid: str | None = parameters.GRID,
+    pairs: list[str] = parameters.PAIRS,
     model: str | None = typer.Option(None, "--model", "-m", help="Take the schedule of this model."),
-    schedule: str | None = typer.Option(None, "--schedule", "-s", help="vp (default), subvp, ve, edm or flow."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    schedule: str | None = typer.Option(None, "--schedule", help="vp (default), subvp, ve, edm or flow."),
+    as_json: bool = parameters.JSON,
 ) -> None:
     """Show what a sampler does: its evaluations, and the update that follows each of them."""
     from ..plan.trace import trace
     from ..registry.registry import resolve
     from ..run.choose import choose_grid
 
+    if nfe < 1:
+        raise OptionError(f"--nfe must be a positive integer, got {nfe}.")
     card = resolve(sampler)
     options = read_options(card, pairs)
+    if not card.traceable:
+        raise OptionError(f"{card.name!r} chooses its steps while it runs, so there is no plan to show: sample with it.")
     where = _schedule(model, schedule)
     plan = trace(card, choose_grid(card, where, nfe, None, grid, None, options), **options)
     rows = plan.table()
@@ -40,6 +52,7 @@ def show(
             (str(r.evaluation), f"{r.level:.5g}", f"{r.level.time:.5g}", "*" * r.boundary, str(r.carried), r.update)
             for r in rows
         ],
+        LEGEND,
     )
     remark(f"{plan.nfe} evaluations, at most {plan.depth} tensors carried, {plan.draws} draws, ends at {plan.grid[-1]:g}")
 
@@ -50,9 +63,9 @@ def _schedule(model: str | None, name: str | None) -> Any:
     if model is not None:
         if name is not None:
             raise OptionError("--model already has a schedule; leave out --schedule.")
-        from ..files.hub import load
+        from .network import open_network
 
-        return load(model).schedule
+        return open_network(model).schedule
     makers: dict[str, Any] = {
         "vp": sk.VP,
         "subvp": sk.SubVP,

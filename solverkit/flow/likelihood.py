@@ -136,12 +136,12 @@ def log_likelihood(
         raise OptionError(f"steps= is a positive number of steps of method='vlb', got {steps!r} with {method!r}.")
     d = x[0].numel()
     trace = method_for("hutchinson" if divergence == "auto" and method != "ode" else divergence, d)
-    # gradients are taken inside, which tensors of an inference mode further out cannot have: hence the copies
+    # gradients are taken inside; x[rows] is a copy, which has them where x comes from an inference mode further out
     with torch.inference_mode(False), torch.no_grad(), counting() as count:
         nats, error = torch.empty(2, len(x), dtype=torch.float64)
         keys = sample_keys(x, seed)
         for rows in _parts(keys, batch_size or min(ROWS, max(1, NUMBERS // d))):
-            part, own = x[rows].clone(), [keys[i] for i in rows]
+            part, own = x[rows], [keys[i] for i in rows]
             if integers:
                 part = scaled(part, many, data_range) if method == "vlb" else dequantised(part, many, data_range, own)
             if method == "ode":

@@ -98,12 +98,11 @@ class LadderSteps:
     def __init__(self, n: int, start: float, end: float, first: float, control: Control, together: bool = False) -> None:
         self.start, self.end, self.control, self.together = start, end, control, together
         self.sign, span = (1.0 if end >= start else -1.0), abs(end - start)
-        first = min(first, span) or 1.0
-        depth = min(DEPTH, 60 - math.ceil(math.log2(max(span / first, 1.0))))
-        self.unit = first * 2.0**-depth
+        first = min(max(first, span * 2.0**-20), span) or 1.0  # so that places are whole numbers below 2^61
+        self.unit = first * 2.0**-DEPTH
         self.last = math.ceil(span / self.unit * (1 - 1e-12))  # the place where a sample has arrived
         self.place = torch.zeros(n, dtype=torch.long)  # in units from the start
-        self.rung = torch.full((n,), depth)  # the next step is 2^rung units long
+        self.rung = torch.full((n,), DEPTH)  # the next step is 2^rung units long
 
     def rows(self) -> torch.Tensor:
         active = self.place < self.last
@@ -126,14 +125,19 @@ class LadderSteps:
         # rounding down to a rung is safety enough, and an accepted step is not halved: the next is judged by itself
         growth = growth / self.control.safety
         growth = torch.where(good, growth.clamp_min(1.0), growth.clamp_max(0.5))
-        wanted = (tried * growth).clamp_min(0.5).log2().floor().long()
+        wanted = _exponent((tried * growth.double()).clamp_min(0.5))
         lost = (~good & (wanted < 0)).nonzero().flatten()
         if len(lost):
             raise underflow(float(self._at(place[lost])[0]), float(tried[lost[0]]) * self.unit)
         place = torch.where(good, (place + tried).clamp_max(self.last), place)
-        aligned = torch.where(place > 0, (place & -place).clamp_min(1).double().log2().long(), 60)
+        aligned = torch.where(place > 0, _exponent((place & -place).clamp_min(1).double()), 60)
         self.place[rows], self.rung[rows] = place, torch.minimum(wanted.clamp_min(0), aligned)
         return good
+
+
+def _exponent(x: torch.Tensor) -> torch.Tensor:
+    """The largest k with 2^k <= x, exactly (a logarithm may round down at a power of two)."""
+    return (torch.frexp(x).exponent - 1).long()
 
 
 def underflow(u: float, h: float) -> BudgetError:

@@ -162,9 +162,11 @@ def op(fn: Callable[P, R]) -> Callable[P, R]:
 def own_precision(args: Any) -> AbstractContextManager[Any]:
     """No autocast on the device of the first tensor among the arguments: states keep their precision."""
     tensor = find_tensor(args)
-    if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
+    if tensor is None:
         return nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)
+    kind = tensor.device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
 
 
 def find_tensor(value: Any) -> torch.Tensor | None:

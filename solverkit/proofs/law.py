@@ -68,9 +68,9 @@ def _law(card: SamplerCard, options: Mapping[str, Any], schedule: Schedule) -> N
 
 def _seeds_act(card: SamplerCard, options: Mapping[str, Any]) -> None:
     target, grid = short_grids()[0]
-    if traced(card, grid, options).draws == 0:
-        return
-    x = start(grid, 2, 4)
-    assert not torch.equal(run(card, target, x, grid, options, 0), run(card, target, x, grid, options, 1)), (
-        "seeds do not act"
-    )
+    with framed(target.schedule):
+        if traced(card, grid, options).draws == 0:
+            return
+        x = start(grid, 2, 4)
+        first, second = (run(card, target, x, grid, options, seed) for seed in (0, 1))
+        assert not torch.equal(first, second), "seeds do not act"

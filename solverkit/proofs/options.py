@@ -13,7 +13,7 @@ from ..model.counting import counting
 from ..process.schedule import EDM
 from ..registry.registry import SamplerCard
 from ..targets.exact import mixture
-from .driving import run, start, traced
+from .driving import framed, run, start, traced
 
 
 def alternatives(card: SamplerCard, name: str) -> list[Any]:
@@ -33,26 +33,32 @@ def alternatives(card: SamplerCard, name: str) -> list[Any]:
 
 def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
     """Every declared option really changes what the sampler does, alone or together with one of its variants."""
-    for name in card.defaults:
-        values = alternatives(card, name)
-        assert values, f"the option {name!r} has no other value to try; annotate it, or name one in `variants`"
-        acts = {
-            repr(value): any(
-                _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
-                for context in ({}, options, *card.variants, *card.option_examples)
-            )
-            for value in values
-        }
-        literal = typing.get_origin(card.hints.get(name)) is Literal
-        assert all(acts.values()) if literal else any(acts.values()), (
-            f"the option {name!r} does not act (which values change anything: {acts})"
+    with framed(EDM()):
+        for name in card.defaults:
+            _acts(card, options, name)
+
+
+def _acts(card: SamplerCard, options: Mapping[str, Any], name: str) -> None:
+    values = alternatives(card, name)
+    assert values, f"the option {name!r} has no other value to try; annotate it, or name one in `variants`"
+    acts = {
+        repr(value): any(
+            _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
+            for context in ({}, options, *card.variants, *card.option_examples)
         )
+        for value in values
+    }
+    literal = typing.get_origin(card.hints.get(name)) is Literal
+    assert all(acts.values()) if literal else any(acts.values()), (
+        f"the option {name!r} does not act (which values change anything: {acts})"
+    )
 
 
 def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
     """What an option set does: the plan's segments, or a run's output and cost; None if it refuses."""
     schedule = EDM()
     grids = [make_grid("karras", schedule, 8, last=last) for last in ("zero", "min")]
+    grids.append(make_grid("time-uniform", schedule, 8))  # its last step is many times as long as the one before
     try:
         if card.traceable:
             return [traced(card, grid, options).segments for grid in grids]

@@ -256,19 +256,28 @@ def build_registry(modules: Mapping[str, Any]) -> Registry:
     return Registry(cards, tuple((n, getattr(m, "__name__", repr(m))) for n, m in modules.items()), tuple(failed))
 
 
-def load_registry(restrict: str | None = None) -> Registry:
-    """Import the plugins of the entry-point group "solverkit" and build the registry.
+def load_plugins(restrict: str | None = None) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Import the built-ins and the plugins of the entry-point group "solverkit".
 
     Args:
         restrict: Comma-separated names of the only plugins to load; None loads all.
+
+    Returns:
+        The modules by name of the plugin, and (name, reason) of those that failed to import.
+
+    Raises:
+        UnknownNameError: a name of `restrict` that no installed plugin has.
 
     Warns:
         PluginWarning: a plugin failed to import; the rest works.
     """
     modules: dict[str, Any] = {name: importlib.import_module(path) for name, path in BUILTIN.items()}
     failed: list[tuple[str, str]] = []
+    installed = sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name)
     wanted = None if restrict is None else {name.strip() for name in restrict.split(",") if name.strip()}
-    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda e: e.name):
+    for name in sorted((wanted or set()) - {entry.name for entry in installed} - set(BUILTIN)):
+        raise UnknownNameError(f"plugin in {ENVIRONMENT}", name, [entry.name for entry in installed])
+    for entry in installed:
         if wanted is not None and entry.name not in wanted:
             continue
         try:
@@ -280,6 +289,12 @@ def load_registry(restrict: str | None = None) -> Registry:
                 PluginWarning,
                 stacklevel=2,
             )
+    return modules, failed
+
+
+def load_registry(restrict: str | None = None) -> Registry:
+    """The registry of the installed plugins; arguments, errors and warnings as of `load_plugins` and `build_registry`."""
+    modules, failed = load_plugins(restrict)
     registry = build_registry(modules)
     return Registry(registry.cards, registry.plugins, (*failed, *registry.failed))
 
