@@ -12,7 +12,6 @@ and higher orders add phi-functions of h times differences of D (or E).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,8 +20,7 @@ from .grid.grid import Grid
 from .process.level import Level, from_ratio
 
 __all__ = [
-    "History", "contraction", "exact_step", "from_ratio", "norm", "per_sample", "phi", "step_length", "usable_order",
-    "usable_orders",
+    "History", "contraction", "exact_step", "from_ratio", "norm", "per_sample", "phi", "step_length", "usable_orders",
 ]  # fmt: skip
 
 History = list[tuple[Level, Any]]
@@ -61,16 +59,6 @@ def exact_step(x: Any, denoised: Any, s: Level, t: Level) -> Any:
 def step_length(s: Level, t: Level) -> float:
     """h = lam_t - lam_s; inf where the step starts at alpha = 0 or ends at 0."""
     return t.lam - s.lam
-
-
-def usable_order(order: int, i: int, grid: Grid, t: Level, history: Sequence[Any], lower_order_final: bool) -> int:
-    """The order of step i: limited by finite history, by the ending, and 1 where the step has infinite length in lam."""
-    finite = sum(math.isfinite(level.lam) for level, _ in history)
-    if t == 0:
-        return 1
-    if lower_order_final and grid.run_steps < 15:
-        order = min(order, len(grid) - 1 - i)
-    return max(1, min(order, finite))
 
 
 def usable_orders(

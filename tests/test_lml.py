@@ -77,11 +77,11 @@ def test_ddim_as_published_is_the_loop_of_the_released_code():
     torch.testing.assert_close(mine, x, rtol=1e-7, atol=1e-7)
 
 
-def test_published_arithmetic_is_noise_where_the_closed_form_is_exact():
+def test_released_is_noise_where_the_closed_form_is_exact():
     model, run = mixture(), {"nfe": 8, "num_samples": 16}
     base = sk.sample(model, "ddim", **run).x
     assert float((sk.sample(model, "lml", solver="ddim", **run).x - base).abs().max()) < 1e-5
-    noise = sk.sample(model, "lml", solver="ddim", damping=1e-3, published_arithmetic=True, **run).x
+    noise = sk.sample(model, "lml", solver="ddim", damping=1e-3, released=True, **run).x
     assert float((noise - base).abs().max()) > 1e-4
     v = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0))
     out = v + published_correction(v, v, 1e-3, 0.0)

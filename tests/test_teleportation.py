@@ -47,12 +47,11 @@ def test_the_jump_is_the_exact_flow_of_a_gaussian(schedule):
 @pytest.mark.parametrize("schedule", [sk.EDM(), sk.Flow()])
 def test_low_rank_with_a_complement_is_the_full_rank(schedule):
     """Four directions and a floor, whose full covariance has 12."""
-    target = gaussian(dim=12, schedule=schedule).target
-    basis, values = target.basis[0], torch.tensor([4.0, 2.0, 1.0, 0.5] + [0.09] * 8, dtype=torch.float64)
-    full = sk.GaussianStats(target.means[0], basis.T, values)
-    low = full.truncated(4)
-    assert low.rank == 4 and low.floor == pytest.approx(0.09)
     model = mixture(dim=12, modes=2, schedule=schedule)
+    own = exact(model)
+    full = sk.GaussianStats(own.mean, own.vectors, torch.cat([own.values[:4], torch.full((8,), 0.02)]))
+    low = full.truncated(4)
+    assert low.rank == 4 and low.floor == pytest.approx(0.02)
     for name, options in (("teleport", {"skip_to": 3.0}), ("gaussian-exponential", {})):
         run = {"nfe": 6, "num_samples": 4, "dtype": torch.float64, **options}
         a, b = (sk.sample(model, name, stats=s, **run).x for s in (full, low))
@@ -88,7 +87,7 @@ def test_without_covariance_the_integrator_is_dpm_solver(schedule, residual):
         options = dict(pair.split("=") for pair in rest.split(",") if pair)
         for lower in (True, False) if order > 1 else (True,):
             ending = {} if order == 1 else {"lower_order_final": lower}
-            levels = [float(s) for s in sk.make_grid("karras", schedule, 9)]
+            levels = [float(s) for s in sk.make_grid("karras", schedule, (9, 20, 40)[order - 1])]
             run = {"num_samples": 3, "dtype": torch.float64, "levels": levels}
             mine = sk.sample(
                 model, "gaussian-exponential", stats=nothing, order=order, residual=residual, start=float("inf"),
@@ -107,14 +106,13 @@ def _exact_start(model, levels, run):
     """dpmpp-3m whose second step is the exact one of order 2, not the midpoint rule's."""
     from solverkit_plugins.dpm_solver.multistep import third_differences
 
-    from solverkit.steps import exact_step, phi, step_length, usable_order
+    from solverkit.steps import exact_step, phi, step_length, usable_orders
 
     def solver(model, x, grid, noise):
         history = []
-        for i, (s, t) in enumerate(grid.steps()):
+        for order, (s, t) in zip(usable_orders(3, grid, False), grid.steps()):
             m0 = model(x, s)
             history = [(s, m0), *history[:2]]
-            order = usable_order(3, i, grid, t, history, False)
             x = exact_step(x, m0, s, t)
             if order == 2:
                 h, (previous, m1) = step_length(s, t), history[1]
@@ -168,7 +166,7 @@ def test_auto_depends_on_the_budget_and_may_decide_not_to_jump():
     stats, schedule = sk.GaussianStats.load("mixture"), sk.EDM()
 
     def start(stats, n, solver="dpmpp-2m"):
-        return levels_after(stats, sk.make_grid("karras", schedule, n), solver, "auto", "spend", "auto")[0]
+        return levels_after(stats, sk.make_grid("karras", schedule, n), solver, "auto", "spend", "auto").grid[0]
 
     starts = [float(start(stats, n)) for n in (4, 10, 40)]
     assert starts[0] < 3 and starts[0] <= starts[1] <= starts[2] and starts[2] > starts[0], starts
@@ -182,7 +180,7 @@ def test_auto_ends_higher_at_fewer_steps_and_where_the_grid_ends():
     stats, schedule = sk.GaussianStats.load("mixture"), sk.EDM()
 
     def levels(n, **grid):
-        return levels_after(stats, sk.make_grid("karras", schedule, n, **grid), "unipc", "auto", "spend", "auto")
+        return levels_after(stats, sk.make_grid("karras", schedule, n, **grid), "unipc", "auto", "spend", "auto").grid
 
     assert float(levels(5)[-2]) > 2 * float(levels(20)[-2]) > 0 and float(levels(5)[-1]) == 0
     above = levels(8, last="min", ratio_min=0.2)
@@ -197,6 +195,68 @@ def test_a_solver_that_needs_statistics_gets_those_of_the_jump(truth):
 
 
 LEADING = sk.GaussianStats.load("mixture").spread
+
+
+def test_auto_asks_the_named_grid_for_its_ends_only(truth):
+    """A grid that ends high hides nothing below it: on "flow" the last level above 0 is a tenth of the way down."""
+    errors = {grid: error(truth, "teleport", nfe=10, grid=grid, stats="mixture") for grid in ("flow", "karras", "log-snr")}
+    assert max(errors.values()) < 1.25 * min(errors.values()) and max(errors.values()) < 0.012, errors
+
+
+def test_auto_is_at_most_what_the_gate_allows_worse_than_doing_nothing(truth):
+    """Where it stays on the grid, it is the solver itself."""
+    for grid in ("flow", "karras:rho=5"):
+        laid = error(truth, "teleport", nfe=12, grid=grid, stats="mixture", solver="ipndm")
+        assert laid <= 1.001 * error(truth, "ipndm", nfe=12, grid=grid)
+
+
+def test_a_solver_of_even_steps_must_gain_more():
+    from solverkit_plugins.teleportation.allocation import RELAID, UNEVEN, WORTH
+
+    assert min(RELAID, WORTH) > UNEVEN and sk.samplers()["ipndm"].smooth_steps
+
+
+def test_levels_that_compare_equal_are_planned_apart():
+    """The told times of another request, at the same sigmas."""
+    from solverkit_plugins.teleportation.allocation import chosen
+
+    stats, schedule = sk.GaussianStats.load("mixture"), sk.EDM()
+    ratios = [10.0, 5.0, 2.0, 1.0, 0.5, 0.2]
+    for shift in (0.0, 7.0):
+        grid = sk.Grid(tuple(sk.Level(r, 100 * i + shift) for i, r in enumerate(ratios)), schedule)
+        kept = chosen(stats, "dpmpp-2m", grid, "keep", "auto").grid
+        assert [s.time for s in kept] == [s.time for s in grid][-len(kept) :]
+
+
+def test_the_search_is_planning_and_short():
+    net = mixture()
+    sk.sample(net, "teleport", nfe=6, num_samples=1, stats="mixture")  # what is kept between runs
+    long = sk.sample(net, "teleport", nfe=40, num_samples=1, stats="mixture", solver="deis")
+    assert 0 < long.seconds_plan < long.seconds and long.seconds_plan > 0.5 * long.seconds
+
+
+def test_variances_that_statistics_got_wrong_are_seen_in_the_trajectories():
+    """From a network at high noise small variances come out as 0; the error at low noise hangs on them."""
+    from solverkit_plugins.teleportation.surrogate import surrogate
+
+    target = gaussian(dim=12, condition=1e3)
+    right = exact(target)
+    cut = sk.GaussianStats(right.mean, right.vectors, torch.where(right.values > 0.05, right.values, 0.0))
+    model = surrogate(cut.measured(target, samples=64))
+    assert float((model.values / right.values).log().abs().max()) < 0.7
+    grid = sk.make_grid("karras", target.schedule, 8)
+    x = 80 * torch.randn(256, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    true = target.transport(x, grid[0], grid[-1])
+    really = float((sk.sample(target, "dpmpp-2m", grid=grid, x=x).x - true).square().mean().sqrt())
+    assert model.error(sk.trace("dpmpp-2m", grid), grid) == pytest.approx(really, rel=0.25)
+
+
+def test_doubt_is_of_modes_that_lie_apart():
+    from solverkit_plugins.teleportation.surrogate import surrogate
+
+    one, many = gaussian(dim=16), mixture(dim=16, modes=5, seed=3)
+    doubts = [surrogate(exact(t).measured(t, samples=32)).doubt / exact(t).variance**0.5 for t in (one, many)]
+    assert doubts[0] < 1e-3 and doubts[1] > 0.03, doubts
 
 
 def test_keep_drops_the_head_and_its_evaluations(truth):
@@ -230,7 +290,7 @@ def test_part_of_the_gain_is_where_the_steps_lie(truth):
         ({"stats": "mixture", "skip_to": 1e-5}, GridError, "no steps"),
         ({"stats": "mixture", "skip_to": 3.0, "rank": 99}, StatsError, "rank"),
         ({"stats": "mnist", "skip_to": 3.0}, StatsError, "shape"),
-        ({}, OptionError, "stats"),
+        ({}, StatsError, "solverkit stats"),
     ],
 )
 def test_what_teleport_refuses(options, kind, words):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import solverkit as sk
-from solverkit.gaussian.stats import FILE
+from solverkit.gaussian.files import FILE
 from solverkit.problems import mixture
 
 NETWORKS = Path(sk.__file__).parent / "networks"
@@ -32,13 +32,12 @@ def main() -> None:
     mean = target.target.mean.reshape(target.target.shape)
     exact = sk.GaussianStats(mean, vectors.T.flip(0), values.flip(0), 0.0, None, {"source": "exact moments"})
     exact.measured(target, samples=256).save(NETWORKS / "mixture" / FILE)
-    stats = sk.GaussianStats.from_data(images, rank=256)
-    stats.provenance["data"] = "MNIST, 60000 training images"
+    stats = sk.GaussianStats.from_data(images, rank=256).with_provenance(data="MNIST, 60000 training images")
     for name in ("mnist", "mnist-flow"):
         start = time.perf_counter()
         measured = stats.measured(sk.load(name), samples=64)
         assert measured.profile is not None
-        print(f"{name}: {measured.profile.nfe} evaluations, {time.perf_counter() - start:.0f} s; {stats.provenance}")
+        print(f"{name}: {measured.profile.nfe} evaluations, {time.perf_counter() - start:.0f} s; {measured}")
         measured.save(NETWORKS / name / FILE)
 
 

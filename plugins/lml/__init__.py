@@ -16,7 +16,7 @@ LML_2025 = "arXiv 2505.24222"
 
 
 def _plain(options: dict[str, Any]) -> bool:
-    return options["momentum"] == 0 and not options["published_arithmetic"] and not options["random_angle"]
+    return options["momentum"] == 0 and not options["released"] and not options["random_angle"]
 
 
 def _order(options: dict[str, Any]) -> int | None:
@@ -40,7 +40,7 @@ def register_samplers(register: Callable[..., None]) -> None:
             {"momentum": 5e-5, "insertion": "data-increment"},
             {"momentum": 1e-6, "insertion": "noise-increment", "solver": "dpm-solver-1"},
         ),
-        option_examples=({"published_arithmetic": True}, {"random_angle": 0.1}),
+        option_examples=({"released": True}, {"random_angle": 0.1}),
     )
     register(
         "lm-langevin",

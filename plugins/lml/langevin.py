@@ -34,14 +34,13 @@ def lm_correct(
     for _ in range(n_steps):
         denoised = model(x, s)
         if before is not None:
-            moved.append(x - before[0])
-            answered.append(denoised - before[1])
+            moved, answered = [*moved[-1:], x - before[0]], [*answered[-1:], denoised - before[1]]
             if adapt:
                 stats_before, moved_before, answered_before = before[2]
                 share = adapted(
                     moved[-1], answered[-1], stats_before, moved_before, answered_before, pooled, s, share
                 )
-        fresh_moved, fresh_answered = moved[-2:], answered[-2:]  # the last secants; older ones are of other places
+        fresh_moved, fresh_answered = moved, answered  # the last two secants; older ones are of other places
         direction: Any = noise(s, s) if asked else None
         for _ in range(asked):
             step = probe(direction, s, 0.5)

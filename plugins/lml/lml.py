@@ -38,7 +38,7 @@ def lml(
     damping: float | str = 1e-3,
     momentum: float = 0.0,
     insertion: Insertion = "direction",
-    published_arithmetic: bool = False,
+    released: bool = False,
     random_angle: float = 0.0,
 ) -> Any:
     """A solver whose direction is replaced by (lambda I + m m^T)^-1 of it, rescaled to its norm; m mixes in the last one.
@@ -58,7 +58,7 @@ def lml(
             "data-increment" and "noise-increment", all that a solver of one evaluation a step adds to (t/s) x
             (DPM-Solver++) or to (alpha_t/alpha_s) x (DPM-Solver). The published flow Euler is "direction" with
             solver="euler".
-        published_arithmetic: The released float32 formula, whose result at momentum = 0 is rounding noise; for comparison.
+        released: The released float32 formula, whose result at momentum = 0 is rounding noise; for comparison.
         random_angle: A control: turn by so many radians towards random noise instead. Stochastic then.
 
     Raises:
@@ -85,7 +85,7 @@ def lml(
         if random_angle:
             return random_turn(v, noise(s, s), float(random_angle))
         last, previous = (v if previous is None else previous), v
-        return (published_correction if published_arithmetic else correction)(v, last, weight, float(momentum))
+        return (published_correction if released else correction)(v, last, weight, float(momentum))
 
     x, state = begin(plan, x, noise.draw)
     for j, (s, boundary) in enumerate(zip(plan.levels, plan.boundary)):

@@ -70,8 +70,8 @@ def secant_metric(like: torch.Tensor, secants: Secants, s: Level, damping: float
     delta = _share(damping, flat) * curvature
     if not moved:
         return Metric(flat.new_zeros(1, 0, flat.shape[1]), flat.new_zeros(1, 0), curvature, delta)
-    dx = torch.stack([m.flatten(1) for m in moved], 2).to(torch.float64)  # (B, D, m)
-    dD = torch.stack([a.flatten(1) for a in answered], 2).to(torch.float64)
+    wide = torch.promote_types(flat.dtype, torch.float32)  # no wider: a device may know no float64
+    dx, dD = (torch.stack([v.flatten(1) for v in pairs], 2).to(wide) for pairs in (moved, answered))  # (B, D, m)
     size = torch.linalg.vector_norm(dx, dim=1, keepdim=True).clamp_min(1e-30)
     if pooled:  # the span of all pairs, J in it by least squares
         rows, images = ((v / size).transpose(1, 2).flatten(0, 1) for v in (dx, dD))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,14 +9,15 @@ import torch
 import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.steps import contraction, exact_step
+from solverkit.steps import contraction, exact_step, usable_orders
 
 
 @sk.op
 def secant_shift(move: torch.Tensor, moved: torch.Tensor, answered: torch.Tensor, most: float) -> torch.Tensor:
     """J move from the secant J moved = answered, per sample: answered <move, moved> / |moved|^2, at most `most` of it."""
-    a, b = move.flatten(1).double(), moved.flatten(1).double()
-    share = ((a * b).sum(1) / (b * b).sum(1).clamp_min(1e-300)).clamp(-most, most)
+    wide = torch.promote_types(move.dtype, torch.float32)  # no wider: a device may know no float64
+    a, b = move.flatten(1).to(wide), moved.flatten(1).to(wide)
+    share = ((a * b).sum(1) / (b * b).sum(1).clamp_min(torch.finfo(b.dtype).tiny)).clamp(-most, most)
     return answered * share.to(answered).reshape(-1, *[1] * (answered.ndim - 1))
 
 
@@ -34,16 +34,15 @@ def lml_secant(
 
     Args:
         most: The largest share of the last difference of D.
-        lower_order_final: In a run of fewer than 15 steps the last step is of first order.
+        lower_order_final: The last step is of first order.
     """
     if not most > 0:
         raise OptionError(f"most must be above 0, got {most}.")
     before: tuple[Level, Any, Any] | None = None
-    for i, (s, t) in enumerate(grid.steps()):
+    for order, (s, t) in zip(usable_orders(2, grid, lower_order_final), grid.steps()):
         denoised = model(x, s)
         after = exact_step(x, denoised, s, t)
-        last = lower_order_final and grid.run_steps < 15 and i == len(grid) - 2
-        if before is not None and t > 0 and not last and math.isfinite(before[0].lam):
+        if before is not None and order == 2:
             shift = secant_shift(after - x, x - before[1], denoised - before[2], float(most))
             after = after + (t.alpha * (1 - contraction(s, t)) / 2) * shift
         before = (s, x, denoised)

@@ -9,7 +9,7 @@ from typing import Any
 import solverkit as sk
 
 from .exponential import gaussian_exponential
-from .teleport import teleport
+from .teleport import prepare, teleport
 
 WANG_2024 = "Wang and Vastola 2024, arXiv 2412.09726"
 
@@ -27,6 +27,7 @@ def register_samplers(register: Callable[..., None]) -> None:
         reference=WANG_2024,
         restarts=False,
         informed=True,
+        prepare=prepare,
         option_examples=({"stats": "mixture", "skip_to": 4.0, "rank": 8},),
         variants=(
             {**unit, "skip_to": 4.0},
@@ -42,6 +43,7 @@ def register_samplers(register: Callable[..., None]) -> None:
         reference=WANG_2024,
         restarts=False,
         informed=True,
+        prepare=prepare,
         option_examples=({**unit, "tail": "karras"},),
         variants=({**unit}, {**unit, "order": 2, "residual": "denoised"}, {**unit, "start": math.inf, "order": 2}),
     )

@@ -30,10 +30,11 @@ import torch
 import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError
-from solverkit.steps import usable_order
+from solverkit.steps import usable_orders
 
-from .allocation import fixed, lowest
-from .teleport import jump_to, levels_after
+from .allocation import fixed
+from .layouts import lowest
+from .teleport import jump_to, levels_after, say, statistics
 
 Residual = Literal["score", "denoised"]
 START, TAIL = 3.0, "karras:rho=3"  # without a profile
@@ -77,7 +78,7 @@ def gaussian_exponential(
     x: Any,
     grid: Grid,
     noise: Any,
-    stats: str | GaussianStats,
+    stats: str | GaussianStats | None,
     order: int = 3,
     residual: Residual = "score",
     start: float | None = None,
@@ -92,7 +93,7 @@ def gaussian_exponential(
     Source: the closed form of Wang and Vastola 2024, arXiv 2412.09726, taken to every step of an exponential integrator.
 
     Args:
-        stats: `GaussianStats`, or a bundled name ("mnist"), a file, a hub id, or "isotropic:variance=V".
+        stats: As of `teleport`.
         order: Evaluations that a step uses, 1 to 3.
         residual: What is taken for a polynomial in log rho: the "score"'s residual or the "denoised" prediction's.
         start: The first evaluation is made at so many standard deviations of the leading direction; the way there costs
@@ -100,7 +101,7 @@ def gaussian_exponential(
             surrogate of the network loses least, as `teleport` does, if the statistics hold a profile, else it is 3.
         tail: The grid of those steps, a name of `sk.grids()` with ratio_max and ratio_min; "auto" is karras with rho 3,
             or where start is None what loses least.
-        lower_order_final: In a run of fewer than 15 steps the last two steps are of second and first order.
+        lower_order_final: The last step is of first order, the one before it at most of second.
 
     Raises:
         OptionError: order is none of 1, 2, 3, or start is not above 0.
@@ -110,21 +111,25 @@ def gaussian_exponential(
         raise OptionError(f"order must be 1, 2 or 3, got {order}.")
     if start is not None and not start > 0:
         raise OptionError(f"start must be above 0 standard deviations, got {start!r}.")
-    gaussian = GaussianStats.load(stats)
+    gaussian = statistics(stats, model)
     if start is None and gaussian.profile is not None:
         same = f"gaussian-exponential:order={order},residual={residual},start=inf,lower_order_final={lower_order_final}"
-        laid = levels_after(gaussian, grid, same, "auto", "spend", tail)
+        levels = levels_after(gaussian, grid, same, "auto", "spend", tail)
     else:
         deviations = START if start is None else start
         first = math.inf if math.isinf(deviations) else max(deviations * gaussian.spread, 2 * lowest(grid))
-        laid = fixed(replace(grid, on_step=None), first, "spend", TAIL if tail == "auto" else tail)
+        levels = fixed(replace(grid, on_step=None), first, "spend", TAIL if tail == "auto" else tail)
+    laid = levels.grid
+    if isinstance(x, torch.Tensor):
+        say(levels)
     if laid[0] < grid[0]:
         x = jump_to(x, gaussian, grid[0], laid[0])
     history: list[tuple[Level, Any]] = []
-    for i, (s, t) in enumerate(replace(laid, on_step=grid.on_step).steps()):
+    orders = usable_orders(order, laid, lower_order_final)
+    for usable, (s, t) in zip(orders, replace(laid, on_step=grid.on_step).steps()):
         denoised = model(x, s)
         history = [(s, residual_of(x, denoised, gaussian, s)), *history[: order - 1]]
-        used = history[: usable_order(order, i, laid, t, history, lower_order_final)]
+        used = history[:usable]
         step = step_weights(gaussian, s, t, tuple(level for level, _ in used), residual)
         x = exponential_step(x, [r for _, r in used], gaussian, s, t, step)
     return x

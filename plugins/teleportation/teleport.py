@@ -11,10 +11,12 @@ import torch
 import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError, StatsError
+from solverkit.model.counting import report
 from solverkit.plan.plan import follow
 from solverkit.plan.trace import trace
 
-from .allocation import Allocation, chosen, fixed, solver_options
+from .allocation import Allocation, Chosen, chosen, fixed, solver_options
+from .layouts import lowest
 
 Jump = Literal["gaussian", "isotropic", "noise"]
 FAR = 3.0  # RMS distance of the network's answer from the Gaussian's, in standard deviations, that nothing explains
@@ -41,7 +43,7 @@ def teleport(
     x: Any,
     grid: Grid,
     noise: Any,
-    stats: str | GaussianStats,
+    stats: str | GaussianStats | None,
     solver: str = "dpmpp-2m",
     skip_to: float | str = "auto",
     allocation: Allocation = "spend",
@@ -57,16 +59,20 @@ def teleport(
     Source: Wang and Vastola 2024, arXiv 2412.09726, section 5; "keep" is their fixed grid, "spend" their fixed budget.
 
     Args:
-        stats: `GaussianStats`, or a bundled name ("mnist"), a file, a hub id, or "isotropic:variance=V".
+        stats: `GaussianStats`, or a bundled name ("mnist"), a file, a hub id, or "isotropic:variance=V". `sk.sample`
+            finds those that are bundled with the model or saved beside it where none are given (or None), and refuses those
+            of another data range.
         solver: Any traceable sampler after the jump, its options behind its name ("unipc:order=2").
         skip_to: Where to jump to: sigma / alpha of a level; "25%" of the grid's steps; or "auto", the level that loses
             least, found by running the solver on the surrogate of the network that was measured with the statistics. It
-            may be the grid's first: then only the levels are laid anew. "none" does that alone: a control.
+            may be the grid's first: then only the levels are laid anew, where it gains. "none" does that alone: a control.
+            `Result.reports` says what ran: jump (sigma / alpha where the run starts), layout, last (sigma / alpha of the
+            last evaluation).
         allocation: "spend" lays as many steps as the grid has below the jump; "keep" takes the grid without its head, so
             that the NFE falls.
         tail: The grid of "spend": a name of `sk.grids()` with ratio_max and ratio_min, or "auto": with skip_to="auto" the
-            one of karras (rho 3, 5, 7, 12) and time-uniform that loses least, else karras. With skip_to="auto" the last
-            level above 0 is chosen too.
+            one of karras (rho 3, 5, 7, 12), log-snr, time-uniform, trailing and flow (shift 3 too) that loses least, else
+            karras. With skip_to="auto" the last level above 0 is chosen too.
         rank: Use only so many directions.
         jump: "isotropic" knows the mean and the mean variance alone, "noise" nothing (plain noise, scaled to the lower
             level): controls.
@@ -75,20 +81,56 @@ def teleport(
         OptionError: "auto" without a measured profile, or a skip_to that is none of the above.
         StatsError: statistics of another shape, or (in sk.sample) far from what the network predicts.
     """
-    full = GaussianStats.load(stats)
-    inner = levels_after(full, grid, solver, skip_to, allocation, tail)
+    full = statistics(stats, model)
+    levels = levels_after(full, grid, solver, skip_to, allocation, tail)
+    inner = levels.grid
     if inner[0] < grid[0]:
         gaussian = described(full, rank, jump)
         x = jump_to(x, gaussian, grid[0], inner[0])
         if jump == "gaussian" and isinstance(x, torch.Tensor):
             model = _checked(model, full)
+    if isinstance(x, torch.Tensor):
+        say(levels)
     name, options = solver_options(solver, full)
     return follow(trace(name, inner, **options), model, x, grid, noise)
 
 
+def statistics(stats: str | GaussianStats | None, model: Any) -> GaussianStats:
+    """The statistics that were named, or those of the model that is sampled.
+
+    Raises:
+        OptionError: none were named, and what is sampled is not known here.
+        StatsError: the model has none.
+    """
+    if stats is not None:
+        return GaussianStats.load(stats)
+    denoiser = getattr(model, "denoiser", None)
+    if denoiser is None:
+        raise OptionError(
+            "without a model no statistics can be found: give stats= (GaussianStats, a bundled name, a file, a hub id). "
+            "Only sk.sample finds those of the model that it samples."
+        )
+    return GaussianStats.of(denoiser)
+
+
+def prepare(denoiser: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the statistics of the model where none were given; refuses statistics that cannot be the model's."""
+    stats = options.get("stats")
+    found = GaussianStats.of(denoiser) if stats is None else GaussianStats.load(stats)
+    found.require_match(denoiser)
+    return {**options, "stats": found} if stats is None else options
+
+
+def say(levels: Chosen) -> None:
+    """What ran, in `Result.reports`."""
+    report("jump", levels.grid[0].ratio)
+    report("layout", levels.layout)
+    report("last", lowest(levels.grid))
+
+
 def levels_after(
     stats: GaussianStats, grid: Grid, solver: str, skip_to: float | str, allocation: Allocation, tail: str
-) -> Grid:
+) -> Chosen:
     """The levels of the solver's run; they start below the grid where there is a jump."""
     grid = Grid(grid.levels, grid.schedule, None, grid.before)
     if isinstance(skip_to, str) and skip_to in ("auto", "none"):
@@ -113,7 +155,7 @@ def _checked(model: Any, stats: GaussianStats) -> Any:
         denoised = model(x, s)
         if not asked and stats.dim:
             asked = True
-            off = float((denoised - stats.mean.to(denoised)).double().square().mean().sqrt())
+            off = float((denoised.float().cpu() - stats.mean).square().mean().sqrt())
             if off > FAR * math.sqrt(max(stats.variance, 1e-12)):
                 raise StatsError(
                     f"after the jump the network predicts {float(denoised.mean()):.3g} +- {float(denoised.std()):.3g}, and "

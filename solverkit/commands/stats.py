@@ -58,7 +58,7 @@ def stats(
         found = GaussianStats.from_samples(denoiser, rank, **calls)
     else:
         found = GaussianStats.from_network(denoiser, rank, **calls)
-    found.provenance["model"] = model
+    found = found.with_provenance(model=model)
     if samples:
         found = found.measured(denoiser, samples=samples)
     path = found.save(out)

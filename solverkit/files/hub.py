@@ -95,7 +95,8 @@ def load(
         card = models[source]
         options = {**{name: value for name, value in given.items() if value is not None}, **fixed_kwargs}
         denoiser: DenoiserLike = card.fn(**card.check(options))
-        return denoiser
+        as_bundled = getattr(denoiser, "source", None) is None and not set(options) - {"schedule"}
+        return said_from(source, denoiser) if as_bundled else denoiser  # type: ignore[arg-type]
     if is_pipeline(source):
         refuse_moves(source, {name: given[name] for name in ("subfolder", "revision", "token", "device", "dtype")})
         return open_pipeline(source, prediction, schedule, integer_time, labels, fixed_kwargs)

@@ -16,7 +16,7 @@ from ..errors import LoadError, StatsError
 from ..model.counting import counting
 from ..model.denoiser import DenoiserLike
 from ..run.sampling import sample
-from .stats import GaussianStats
+from .gaussian import Gaussian
 
 EXACT = 16_384  # above this dimension the covariance itself (8 D^2 bytes) is not formed
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -25,8 +25,8 @@ ROWS = 512
 
 def from_data(
     data: Any, rank: int | None = None, shape: tuple[int, ...] | None = None, key: str | None = None, seed: int = 0
-) -> GaussianStats:
-    """Mean and covariance of a dataset.
+) -> tuple[Gaussian, dict[str, Any]]:
+    """Mean and covariance of a dataset, and their provenance.
 
     Up to 16384 dimensions exact: one pass, the covariance in float64. Above, `rank` directions by a randomised range finder
     (Halko, Martinsson and Tropp 2011): a sketch in the first pass, and, where the data can be read twice, one power
@@ -59,22 +59,23 @@ def from_data(
     if rank is not None and not 0 <= rank <= D:
         raise StatsError(f"rank must be between 0 and the dimension {D}, got {rank}.")
     again = None if isinstance(data, Iterator) else batches
-    if D <= EXACT:
-        found = _exact(stream, D)
-    else:
-        found = _sketched(stream, again, D, min(256, D) if rank is None else rank, seed)
+    with torch.autocast("cpu", enabled=False):
+        if D <= EXACT:
+            found = _exact(stream, D)
+        else:
+            found = _sketched(stream, again, D, min(256, D) if rank is None else rank, seed)
     mean, vectors, values, trace, count = found
     keep = len(values) if rank is None else min(rank, len(values))
     left = max(trace - float(values[:keep].sum()), 0.0)
     floor = left / (D - keep) if keep < D else 0.0
     source = {"source": "data", "samples": count, "rank": keep, "explained": 1 - left / trace if trace > 0 else 1.0}
-    return GaussianStats(mean.reshape(shape), vectors[:keep].float(), values[:keep], floor, None, source)
+    return Gaussian(mean.reshape(shape), vectors[:keep].float(), values[:keep], floor), source
 
 
 def from_samples(
     denoiser: DenoiserLike, rank: int | None = None, num_samples: int = 1024, sampler: str = "dpmpp-2m", nfe: int = 20,
     batch_size: int = 256, seed: int = 0, shape: tuple[int, ...] | None = None,
-) -> GaussianStats:  # fmt: skip
+) -> tuple[Gaussian, dict[str, Any]]:  # fmt: skip
     """Statistics of what the network draws, where there are no data; costs num_samples x nfe evaluations.
 
     Args:
@@ -96,9 +97,8 @@ def from_samples(
             yield sample(denoiser, sampler, nfe=nfe, shape=(n, *shape), seed=seed + start).x
 
     with counting() as count:
-        stats = from_data(drawn(), rank)
-    stats.provenance.update(source="samples", sampler=sampler, nfe=nfe, evaluations=count.rows)
-    return stats
+        gaussian, provenance = from_data(drawn(), rank)
+    return gaussian, {**provenance, "source": "samples", "sampler": sampler, "nfe": nfe, "evaluations": count.rows}
 
 
 Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, int]
@@ -167,7 +167,7 @@ def _sketched(stream: Iterable[torch.Tensor], again: Callable[[], Iterable[torch
 def _flat(batch: torch.Tensor, D: int) -> torch.Tensor:
     if batch[0].numel() != D:
         raise StatsError(f"samples of {batch[0].numel()} numbers among samples of {D}: all must have one shape.")
-    x = batch.reshape(len(batch), D)
+    x = batch.reshape(len(batch), D).cpu()  # a device may know no float64
     if not bool(torch.isfinite(x).all()):
         raise StatsError("the data hold NaN or inf.")
     return x
@@ -206,7 +206,7 @@ def _array(path: Path, key: str | None) -> torch.Tensor:
 
     try:
         if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, mmap_mode="r+"))
+            return torch.from_numpy(np.load(path, mmap_mode="c"))  # pages are read when needed, and never written back
         if path.suffix == ".safetensors":
             arrays: dict[str, Any] = load_file(path)
         elif path.suffix == ".npz":

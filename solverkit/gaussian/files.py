@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import LoadError, OptionError, StatsError
 from ..grid.named import parse_options
-from .stats import FILE, GaussianStats, Profile
 
+FILE = "gaussian_stats.safetensors"
 NETWORKS = Path(__file__).parent.parent / "networks"
 
 
-def open_stats(source: str | os.PathLike[str]) -> GaussianStats:
-    """See `GaussianStats.load`."""
+def located(source: str | os.PathLike[str]) -> Path:
+    """The file that a bundled name, a file, a folder or a hub id means.
+
+    Raises:
+        LoadError: nothing there.
+    """
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise LoadError(f"stats must be GaussianStats, or a name, file, folder or hub id; got {source!r}.")
     text = os.fspath(source)
-    if text.partition(":")[0] == "isotropic":
-        return _isotropic(text)
     path = Path(source)
     if path.is_file() or path.is_dir():
         found = path if path.is_file() else path / FILE
@@ -40,12 +43,26 @@ def open_stats(source: str | os.PathLike[str]) -> GaussianStats:
         )
     if not found.is_file():
         raise LoadError(f"{path} has no {FILE}.")
-    return _read(str(found), found.stat().st_mtime_ns)
+    return found
 
 
-@functools.lru_cache(maxsize=8)
-def _read(path: str, changed: int) -> GaussianStats:
-    """Of one file as it is now; kept, so that a plan that is traced again shares its tensors."""
+def beside(source: str | None) -> Path | None:
+    """The statistics bundled with a network, or saved in the folder that it was opened from; None where there are none."""
+    if not source:
+        return None
+    for found in (Path(source) / FILE, NETWORKS / source / FILE):
+        if found.is_file():
+            return found
+    return None
+
+
+def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and provenance of a file.
+
+    Raises:
+        LoadError: it cannot be read.
+        StatsError: it holds no Gaussian statistics.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -57,27 +74,39 @@ def _read(path: str, changed: int) -> GaussianStats:
     missing = {"mean", "vectors", "values", "floor"} - tensors.keys()
     if missing:
         raise StatsError(f"{path} holds no Gaussian statistics: {', '.join(sorted(missing))} missing.")
-    profile = None
-    if {"ratios", "residual", "jumped", "start"} <= tensors.keys():
-        nfe = int(tensors.get("profile_nfe", torch.tensor(0)))
-        profile = Profile(tensors["ratios"], tensors["residual"].float(), tensors["jumped"].float(), tensors["start"], nfe)
-    return GaussianStats(
-        tensors["mean"], tensors["vectors"], tensors["values"], float(tensors["floor"]), profile,
-        json.loads(metadata.get("provenance", "{}")),
-    )  # fmt: skip
+    return tensors, json.loads(metadata.get("provenance", "{}"))
 
 
-def _isotropic(text: str) -> GaussianStats:
+def write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], provenance: dict[str, Any]) -> Path:
+    """One safetensors file (or FILE in a folder); the provenance is its metadata.
+
+    Raises:
+        LoadError: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    target = Path(path)
+    target = target / FILE if target.is_dir() or not target.suffix else target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"format": "solverkit-gaussian-stats", "provenance": json.dumps(provenance)}
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, target, metadata)
+    except OSError as error:
+        raise LoadError(f"cannot write {target}: {error}") from error
+    return target
+
+
+def isotropic_options(text: str) -> dict[str, float]:
+    """variance and mean of "isotropic:variance=V,mean=M".
+
+    Raises:
+        OptionError: another option, or one that is no number.
+    """
     _, options = parse_options(text)
     for name, value in options.items():
         if name not in ("variance", "mean") or isinstance(value, (bool, str)):
             raise OptionError(f"isotropic statistics are written isotropic:variance=V,mean=M with numbers, got {text!r}.")
-    return _unit(float(options.get("variance", 1.0)), float(options.get("mean", 0.0)))
-
-
-@functools.lru_cache(maxsize=8)
-def _unit(variance: float, mean: float) -> GaussianStats:
-    return GaussianStats.isotropic(variance, mean)
+    return {name: float(value) for name, value in options.items()}
 
 
 def _download(repo: str) -> Path:
@@ -89,13 +118,17 @@ def _download(repo: str) -> Path:
         raise LoadError(f"cannot download {FILE} of {repo!r} from the hub: {type(error).__name__}: {error}") from error
 
 
-def push(stats: GaussianStats, repo: str, token: str | None, private: bool) -> str:
-    """See `GaussianStats.push_to_hub`."""
+def push(save: Callable[[Path], Path], repo: str, token: str | None, private: bool) -> str:
+    """Upload what `save` writes as FILE of a model repository; returns its address.
+
+    Raises:
+        LoadError: the hub refused, or cannot be reached.
+    """
     from huggingface_hub import HfApi
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            file, api = stats.save(Path(folder) / FILE), HfApi(token=token)
+            file, api = save(Path(folder) / FILE), HfApi(token=token)
             api.create_repo(repo, exist_ok=True, private=private)
             return str(api.upload_file(path_or_fileobj=str(file), path_in_repo=FILE, repo_id=repo))
     except LoadError:

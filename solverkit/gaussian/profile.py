@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 
 from ..errors import StatsError
 from ..flow.flow_map import FlowField, ends, norm
 from ..model.counting import counting
-from ..model.denoiser import DenoiserLike
+from ..model.denoiser import DenoiserLike, require_finite
 from ..process.level import Level, from_ratio
 from ..run.noise import SampleNoise, sample_seeds
-from .stats import GaussianStats, Profile
+from .gaussian import Gaussian
+from .match import require_range
 
 FAR = 3.0  # standard deviations of the leading direction: there a network predicts nearly the mean
 DIRECTIONS = 256  # leading ones that are recorded
 TOP = 80.0  # sigma / alpha from which models that start at alpha = 0 are followed
 
 
+class Profile(NamedTuple):
+    """How a network leaves its Gaussian, along K true trajectories of its probability flow; coordinates along the
+    leading r' directions.
+
+    Attributes:
+        ratios: sigma / alpha of L levels, falling.
+        residual: (K, L, r'): D - D_G there.
+        jumped: (K, L, r'): D - D_G where the Gaussian's flow leads from the same start: what a jump to there would see.
+        start: (K, r'): the starting noise along the basis, in standard deviations of the noised Gaussian.
+        nfe: Network rows that it took.
+    """
+
+    ratios: torch.Tensor
+    residual: torch.Tensor
+    jumped: torch.Tensor
+    start: torch.Tensor
+    nfe: int
+
+
+class _Host:
+    """A denoiser of float64 states on the host: a device may know no float64."""
+
+    def __init__(self, denoiser: DenoiserLike) -> None:
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.device = torch.device(getattr(denoiser, "device", "cpu"))
+        self.asked = 0
+
+    def __call__(self, x: torch.Tensor, level: Any) -> torch.Tensor:
+        denoised = self.denoiser(x.float().to(self.device), level).cpu().double()
+        require_finite(denoised, self.asked, level)
+        self.asked += 1
+        return denoised
+
+
 def measure(
-    stats: GaussianStats, denoiser: DenoiserLike, samples: int = 64, steps: int = 24, seed: int = 77
-) -> GaussianStats:
-    """The statistics with the `Profile` of a network: D - D_G along `samples` of its trajectories, and beside them.
+    stats: Gaussian, denoiser: DenoiserLike, samples: int = 128, steps: int = 24, seed: int = 77
+) -> Profile:
+    """The `Profile` of a network: D - D_G along `samples` of its trajectories, and beside them.
 
     The probability flow from pure noise by Runge-Kutta of order 4 on `steps` steps even in log-SNR, 4 evaluations a step; a
     fifth one is asked where the Gaussian's own flow would be.
@@ -31,13 +66,14 @@ def measure(
     Args:
         stats: Of that network's data.
         denoiser: Of the network.
-        samples: Trajectories.
+        samples: Trajectories. Half of them choose where a jump goes, the other half judge it.
         steps: Levels.
         seed: Of the noise.
 
     Raises:
         StatsError: the mean lies far outside what the network predicts (another data range, another model), or samples of
             another shape.
+        NonFiniteError: the network answered NaN or inf.
     """
     shape = tuple(stats.mean.shape) if stats.mean.ndim else getattr(denoiser, "shape", None)
     if shape is None:
@@ -51,10 +87,10 @@ def measure(
         top = schedule.at(from_ratio(TOP, schedule.frame), snap=False)
     ratios = torch.logspace(math.log10(top.ratio), math.log10(bottom.ratio), steps + 1, dtype=torch.float64).tolist()
     nodes = [math.log(from_ratio(ratio, schedule.frame)) for ratio in ratios]
-    device = torch.device(getattr(denoiser, "device", "cpu"))
-    noise = SampleNoise(sample_seeds(seed, samples), shape, torch.float32, device)(0).double()
-    first = float(top) * noise + top.alpha * stats.mean.to(noise)
-    flow, residual, jumped, z = FlowField(denoiser, torch.float32), [], [], first / norm(top)
+    host = _Host(denoiser)
+    noise = SampleNoise(sample_seeds(seed, samples), shape, torch.float32, torch.device("cpu"))(0).double()
+    first = float(top) * noise + top.alpha * stats.mean
+    flow, residual, jumped, z = FlowField(host, torch.float32), [], [], first / norm(top)
     with torch.no_grad(), counting() as count:
         for i, u in enumerate(nodes):
             level = flow.level(u)
@@ -64,21 +100,18 @@ def measure(
                 far = denoised
             residual.append(_left(stats, x, denoised, level))
             there = stats.transport(first, top, level)
-            jumped.append(_left(stats, there, denoiser(there.float(), level).double(), level))
+            jumped.append(_left(stats, there, host(there, level), level))
             if i < steps:
                 z = _rk4(flow, z, slope, u, nodes[i + 1])
     require_range(stats, far)
-    start = stats.coordinates(first - top.alpha * stats.mean.to(first)) / stats.gains(top)[0].sqrt()
-    return replace(
-        stats,
-        profile=Profile(
-            torch.tensor(ratios, dtype=torch.float64), torch.stack(residual, 1), torch.stack(jumped, 1),
-            start[:, :DIRECTIONS].float(), count.rows,
-        ),
+    start = stats.coordinates(first - top.alpha * stats.mean) / stats.gains(top)[0].sqrt()
+    return Profile(
+        torch.tensor(ratios, dtype=torch.float64), torch.stack(residual, 1), torch.stack(jumped, 1),
+        start[:, :DIRECTIONS].float(), count.rows,
     )  # fmt: skip
 
 
-def _left(stats: GaussianStats, x: torch.Tensor, denoised: torch.Tensor, level: Level) -> torch.Tensor:
+def _left(stats: Gaussian, x: torch.Tensor, denoised: torch.Tensor, level: Level) -> torch.Tensor:
     """D - D_G along the leading directions, (K, r') float32."""
     return stats.coordinates(denoised - stats.denoised(x, level))[:, :DIRECTIONS].float()
 
@@ -90,22 +123,3 @@ def _rk4(flow: FlowField, z: torch.Tensor, first: torch.Tensor, u: float, v: flo
     third = flow.slope(z + h / 2 * second, middle)
     fourth = flow.slope(z + h * third, flow.level(v))
     return z + h / 6 * (first + 2 * second + 2 * third + fourth)
-
-
-def require_range(stats: GaussianStats, denoised: torch.Tensor) -> None:
-    """At high noise a network predicts nearly the mean of its data: refuse statistics whose mean is elsewhere.
-
-    Raises:
-        StatsError: the mean of the predictions (K, *shape) lies more than half a standard deviation (RMS over coordinates)
-            from the statistics' mean, beyond three standard errors.
-    """
-    predicted = denoised.mean(0)
-    off = float((predicted - stats.mean.to(predicted)).square().mean().sqrt())
-    among = float((denoised - predicted).square().mean().sqrt())
-    if off > 0.5 * math.sqrt(stats.variance) + 3 * among / math.sqrt(len(denoised)):
-        raise StatsError(
-            f"the statistics' mean lies {off:.3g} (RMS) from what the network predicts at high noise, and their data "
-            f"spread {math.sqrt(stats.variance):.3g}: predictions average {float(predicted.mean()):.3g}, the statistics "
-            f"{float(stats.mean.mean()):.3g}. Were they taken in another data range ([0, 1] for [-1, 1]), or of another "
-            "model?"
-        )
