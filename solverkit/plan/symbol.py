@@ -32,8 +32,8 @@ def refuse(what: str, instead: str) -> NoReturn:
 
 
 NUMBERS = frozenset((
-    "norm", "vector_norm", "max", "min", "amax", "amin", "sum", "mean", "std", "var", "any", "all", "item", "equal", "allclose",
-    "isfinite", "isnan",
+    "norm", "vector_norm", "max", "min", "amax", "amin", "sum", "mean", "std", "var", "any", "all", "item", "equal",
+    "allclose", "isfinite", "isnan",
 ))  # fmt: skip
 DECIDES = (
     "a number made of a state has no value yet. If the sampler decides by it (a condition, an adaptive step), register it "
