@@ -168,6 +168,14 @@ def test_a_module_that_is_cast_after_it_was_wrapped():
     assert denoiser.dtype is torch.float16
 
 
+def test_a_network_that_is_replaced_after_it_was_wrapped():
+    net, pipe = Net(BF16), Reader(Net(BF16))
+    by_name, by_attribute = (sk.wrap(f, "epsilon", sk.VP()) for f in (lambda x, t: net(x, t), through(pipe)))
+    assert by_name.dtype is by_attribute.dtype is BF16
+    net = pipe.unet = Net(torch.float16)
+    assert by_name.dtype is by_attribute.dtype is torch.float16
+
+
 @pytest.mark.parametrize("bad", [FLOAT8, torch.int64, "bf16", torch.complex64])
 def test_a_dtype_that_nothing_computes_in(bad):
     with pytest.raises(DenoiserError, match="16 bits"):

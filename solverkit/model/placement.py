@@ -25,8 +25,7 @@ def computes_in(dtype: Any) -> bool:
 
 def own_dtype(net: Any) -> torch.dtype | None:
     """What the network computes in; None where nothing says it, or where modules behind a function disagree."""
-    kinds = {kind for part in parts(net) if (kind := _dtype(part)) is not None}
-    return kinds.pop() if len(kinds) == 1 else None
+    return _common_dtype(parts(net))
 
 
 def own_device(net: Any) -> torch.device | None:
@@ -36,19 +35,40 @@ def own_device(net: Any) -> torch.device | None:
 
 
 class OwnDtype:
-    """`own_dtype`, looked up again when the network was cast or moved: a module moves all of its parameters."""
+    """`own_dtype`, looked up again where the network was replaced, cast or moved: a module moves all of its parameters."""
 
     def __init__(self) -> None:
-        self.found: tuple[Any, torch.dtype | None] = (None, None)
+        self.read: tuple[Any, ...] | None = None
+        self.parts: list[torch.nn.Module | torch.nn.Parameter] = []
+        self.place: tuple[Any, ...] = ()
+        self.dtype: torch.dtype | None = None
 
     def of(self, net: Any) -> torch.dtype | None:
-        first = _first(net) if isinstance(net, torch.nn.Module) else None
-        if first is None:
-            return own_dtype(net)
-        place = first.dtype, first.device
-        if place != self.found[0]:
-            self.found = place, own_dtype(net)
-        return self.found[1]
+        read = _read(net)
+        known = read is not None and self.read is not None and len(read) == len(self.read)
+        if not known or any(a is not b for a, b in zip(read or (), self.read or ())):
+            self.parts, self.place = parts(net), ()
+            held = {id(value) for value in read or ()}  # a part that something else holds may be replaced unseen
+            self.read = read if all(id(part) in held for part in self.parts) else None
+        if not self.parts:
+            return None
+        place = tuple((first.dtype, first.device) for part in self.parts if (first := _first(part)) is not None)
+        if not place or place != self.place:
+            self.place, self.dtype = place, _common_dtype(self.parts)
+        return self.dtype
+
+
+def _read(net: Any) -> tuple[Any, ...] | None:
+    """What tells whether a network is made of the same parts as before; None where they have to be looked up."""
+    if isinstance(net, torch.nn.Module):
+        return (net,)
+    if not isinstance(net, types.FunctionType):
+        return None
+    try:
+        cells = [cell.cell_contents for cell in net.__closure__ or ()]
+    except ValueError:
+        return None
+    return (*cells, *(net.__globals__.get(name) for name in names_of(net.__code__).globals))
 
 
 def parts(net: Any) -> list[torch.nn.Module | torch.nn.Parameter]:
@@ -62,6 +82,11 @@ def _first(part: torch.nn.Module | torch.nn.Parameter) -> torch.Tensor | None:
     if isinstance(part, torch.Tensor):
         return part
     return next((t for tensors in (part.parameters(), part.buffers()) for t in tensors if t.is_floating_point()), None)
+
+
+def _common_dtype(found: list[torch.nn.Module | torch.nn.Parameter]) -> torch.dtype | None:
+    kinds = {kind for part in found if (kind := _dtype(part)) is not None}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _dtype(part: torch.nn.Module | torch.nn.Parameter) -> torch.dtype | None:
