@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -172,3 +174,60 @@ def test_repaint_costs_what_it_says():
     plan = sk.trace("repaint", sk.make_grid("trailing", sk.VP(), 250))
     assert plan.nfe == 10 + 10 * 240 == 2410
     assert math.isclose(float(plan.levels[0]), sk.VP().ratio_max)
+
+
+def test_a_soft_mask_blends_at_the_levels_own_variance():
+    """x <- (1 - m) x + m alpha c + g s z: the noised blend of data, whose noise keeps the variance of the level."""
+    n, level, m, c, x0 = 40000, sk.Flow().at(0.6), 0.3, 2.0, -1.0
+    generator = torch.Generator().manual_seed(0)
+    e, z = (torch.randn(n, 1, dtype=torch.float64, generator=generator) for _ in range(2))
+    x = level.alpha * x0 + float(level) * e
+    mask = torch.full((1, 1), m)
+    fresh = constraints.inpaint(torch.full((1, 1), c), mask)
+    edited = fresh(x, level, lambda s, t: z)
+    blend = (1 - m) * x0 + m * c
+    assert abs(float(edited.mean()) - level.alpha * blend) < 0.02
+    assert abs(float(edited.std()) - float(level)) < 0.01
+
+    class Carried:
+        def fixed(self):
+            return e  # the state carries the noise that is kept for the whole run
+
+    kept = constraints.inpaint(torch.full((1, 1), c), mask, "fixed")(x, level, Carried())
+    torch.testing.assert_close(kept, level.alpha * blend + float(level) * e, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(fresh.finish(torch.full((1, 1), x0)), torch.full((1, 1), blend))
+
+
+def test_a_mask_of_zeros_and_ones_is_what_it_was():
+    x, z, known = torch.randn(3, 6), torch.randn(3, 6), torch.randn(3, 6)
+    mask, level = torch.tensor([1, 0, 1, 0, 0, 1]), sk.EDM().at(2.0)
+    for given in (mask, mask.bool(), mask.double()):
+        edited = constraints.inpaint(known, given)(x, level, lambda s, t: z)
+        torch.testing.assert_close(edited, torch.where(mask.bool(), known + 2.0 * z, x))
+
+
+def test_one_constraint_in_two_threads():
+    """It keeps nothing of the batch that it saw last."""
+    matrix = torch.linalg.qr(torch.randn(64, 4))[0].T
+    known, level = constraints.observe(matrix, torch.zeros(1, 4)), sk.EDM().at(1.0)
+    seen, interval = [], sys.getswitchinterval()
+
+    def work(shape):
+        x = torch.zeros(shape)
+        for _ in range(400):
+            seen.append(known(x, level, lambda s, t: x).shape == x.shape)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(work, [(2, 64), (2, 8, 8)]))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(seen) == 800 and all(seen)
+
+
+def test_a_measurement_that_is_not_finite_is_not_orthonormal():
+    with pytest.raises(OptionError, match="orthonormal"):
+        constraints.observe(torch.full((1, 4), torch.nan), torch.zeros(1, 1))
+    with pytest.raises(OptionError, match="0 .unknown. to 1"):
+        constraints.inpaint(torch.zeros(1, 4), torch.full((4,), torch.nan))

@@ -31,6 +31,16 @@ def refuse(what: str, instead: str) -> NoReturn:
     raise TraceError(f"{what} cannot be traced: {instead}")
 
 
+NUMBERS = frozenset((
+    "norm", "vector_norm", "max", "min", "amax", "amin", "sum", "mean", "std", "var", "any", "all", "item", "equal", "allclose",
+    "isfinite", "isnan",
+))  # fmt: skip
+DECIDES = (
+    "a number made of a state has no value yet. If the sampler decides by it (a condition, an adaptive step), register it "
+    "with traceable=False; if it only weighs states with it, compute them in a function marked @sk.op."
+)
+
+
 class Symbol:
     """A state of a traced run. Supports + and - with symbols, * and / with numbers."""
 
@@ -108,7 +118,9 @@ class Symbol:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
-        refuse(f"torch.{getattr(func, '__name__', func)} of a state", "mark the function that calls it with @sk.op.")
+        name = getattr(func, "__name__", str(func))
+        name = name.removeprefix("linalg_")
+        refuse(f"torch.{name} of a state", DECIDES if name in NUMBERS else "mark the function that calls it with @sk.op.")
 
     def __array__(self, *args: object, **kwargs: object) -> NoReturn:
         refuse("numpy on a state", "mark the function that does it with @sk.op.")
@@ -116,7 +128,8 @@ class Symbol:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        refuse(f".{name} of a state", "a state has no value yet; mark the function that needs it with @sk.op.")
+        advice = DECIDES if name in NUMBERS else "a state has no value yet; mark the function that needs it with @sk.op."
+        refuse(f".{name} of a state", advice)
 
     def __repr__(self) -> str:
         return f"Symbol({format_terms(self.terms)})"

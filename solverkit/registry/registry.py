@@ -169,7 +169,11 @@ class SamplerCard(Card):
 
 @dataclass(frozen=True)
 class MetricCard(Card):
-    """A metric of a bench run."""
+    """A metric of a bench run.
+
+    Attributes:
+        lower_is_better: Which way is better.
+    """
 
     lower_is_better: bool = True
 
