@@ -195,3 +195,17 @@ def test_files_that_hold_no_samples_are_refused(cli, tmp_path):
     for arguments in (("flat.npy",), ("other.npy",), ("two.npz", "--key", "c"), ("junk.txt",)):
         (tmp_path / "junk.txt").write_text("")
         assert cli("likelihood", "gaussian", "--data", *arguments)[0] == 2
+
+
+def test_likelihoods_do_not_depend_on_the_batch_and_8_bit_data_have_bits(cli, tmp_path):
+    k = np.random.default_rng(0).integers(0, 256, (3, 64)).astype(np.uint8)
+    np.save(tmp_path / "k.npy", k)
+    np.save(tmp_path / "x.npy", k.astype(np.float32) / 127.5 - 1)
+    arguments = ("likelihood", "mixture", "--method", "elbo", "--draws", "4", "--json")
+    whole = json.loads(cli(*arguments, "--data", "k.npy")[1])
+    parts = json.loads(cli(*arguments, "--data", "k.npy", "--batch", "2")[1])
+    other = json.loads(cli(*arguments, "--data", "k.npy", "--seed", "1")[1])
+    assert whole["nats"] == pytest.approx(parts["nats"], rel=1e-6)
+    assert whole["nats"] != other["nats"]
+    assert whole["bits/dim"][0] == pytest.approx(-whole["nats"][0] / 64 / np.log(2) + 7)  # 128 bins in a unit
+    assert "bits/dim" not in json.loads(cli(*arguments, "--data", "x.npy")[1])

@@ -206,3 +206,10 @@ def test_a_disk_that_is_full_while_a_table_is_printed(monkeypatch, capsys):
         main(["grids", "--json"])
     assert stop.value.code == 1
     assert "No space left" in capsys.readouterr().err
+
+
+def test_what_a_sampler_finds_beside_the_model_need_not_be_given(cli):
+    assert cli("sample", "mnist", "-s", "teleport", "--nfe", "3", "-k", "1", "-o", "x.safetensors")[0] == 0
+    assert cli("show", "teleport", "-m", "mnist", "--nfe", "3")[0] == 0
+    code, _, err = cli("show", "teleport")
+    assert (code, "'stats'" in err) == (2, True)

@@ -147,4 +147,5 @@ def read_options(card: Any, pairs: Iterable[str]) -> dict[str, Any]:
     unknown = {name: text for name, text in texts.items() if name not in card.options}
     if unknown:
         card.check(unknown)  # raises, and names the options that there are
-    return card.check({name: read_value(text, card.hints.get(name, Any), name) for name, text in texts.items()})
+    given = {name: read_value(text, card.hints.get(name, Any), name) for name, text in texts.items()}
+    return card.check(given, partial=True)  # what is required may be found beside the model

@@ -18,23 +18,24 @@ from .waiting import use_threads
 if TYPE_CHECKING:
     import torch
 
-METHODS, DIVERGENCES = ("ode", "elbo", "vlb"), ("hutchinson", "exact", "finite-difference")
+METHODS, DIVERGENCES = ("ode", "elbo", "vlb"), ("auto", "hutchinson", "exact", "finite-difference")
+PREFERRED = ("x_test", "test_x", "test", "x")
 DATA = typer.Option(None, "--data", help="A .npz, .npy or .safetensors file; not needed for targets with known samples.")
 
 
 def likelihood(
     model: str = parameters.MODEL,
     data: Path | None = DATA,
-    key: str | None = typer.Option(None, "--key", help="Which array of the file; default: x_test, test, x, or the first."),
+    key: str | None = typer.Option(None, "--key", help="Which array; default: x_test, test, x, or the only one."),
     num: int = parameters.num_samples(64, "How many of them, from the first."),
     method: str = typer.Option("ode", "--method", help="ode, elbo or vlb."),
     draws: int | None = typer.Option(None, "--draws", min=1, help="Probes of the ODE, or noise levels of a bound."),
-    divergence: str = typer.Option("hutchinson", "--divergence", help="hutchinson, exact or finite-difference."),
+    divergence: str = typer.Option("auto", "--divergence", help=f"{', '.join(DIVERGENCES)}."),
     tolerance: float = typer.Option(1e-4, "--tolerance", help="Of the ODE, relative and absolute."),
     label: int | None = parameters.LABEL,
     device: str | None = parameters.DEVICE,
     dtype: str | None = parameters.DTYPE,
-    batch: int = typer.Option(64, "--batch", min=1, help="Samples at a time."),
+    batch: int | None = parameters.BATCH,
     threads: int | None = parameters.THREADS,
     seed: int = parameters.SEED,
     as_json: bool = parameters.JSON,
@@ -47,26 +48,19 @@ def likelihood(
     if not 0 < tolerance < math.inf:
         raise OptionError(f"--tolerance must be a number above 0, got {tolerance!r}.")
     use_threads(threads)
-    import torch
-
-    from ..flow.likelihood import dequantised, log_likelihood
+    from ..flow.likelihood import log_likelihood
 
     array = None if data is None else _read(data, key)[:num]
     denoiser = open_network(model, label, device, dtype)
-    x, eight_bit = _data(denoiser, array, num)
-    x = x.to(device or getattr(denoiser, "device", "cpu"), state_dtype(dtype))
-    values = dequantised(x, seed=seed) if eight_bit and method != "vlb" else x
-    nats, nfe = [], 0.0
-    for i, rows in enumerate(values.split(batch)):
-        found = log_likelihood(
-            denoiser, rows, method, draws=draws, divergence=divergence, rtol=tolerance, atol=tolerance,  # type: ignore[arg-type]
-            seed=seed + 1_000_003 * i,
-        )  # fmt: skip
-        nats.append(found.nats)
-        nfe += found.nfe * len(rows) / len(values)
-    all_nats, d = torch.cat(nats), x[0].numel()
-    bits = -all_nats / (d * math.log(2)) + (7.0 if eight_bit and method != "vlb" else 0.0)
-    rows_out = [("nats", all_nats), *([("bits/dim", bits)] if eight_bit else [("nats/dim", all_nats / d)])]
+    x = _data(denoiser, array, num).to(device or getattr(denoiser, "device", "cpu"))
+    eight_bit = not x.is_floating_point()
+    found = log_likelihood(
+        denoiser, x if eight_bit else x.to(state_dtype(dtype)), method, draws=draws, divergence=divergence,  # type: ignore[arg-type]
+        rtol=tolerance, atol=tolerance, seed=seed, batch_size=batch,
+    )  # fmt: skip
+    nats, nfe = found.nats, found.nfe
+    per_dim = found.bits_per_dim if eight_bit else None
+    rows_out = [("nats", nats), ("nats/dim", nats / x[0].numel()) if per_dim is None else ("bits/dim", per_dim)]
     summary = {name: (float(v.mean()), _error_of_mean(v)) for name, v in rows_out}
     if as_json:
         head = {"model": model, "method": method, "samples": len(x), "nfe": nfe}
@@ -85,23 +79,22 @@ def _require_choice(option: str, given: str, known: tuple[str, ...]) -> None:
         raise OptionError(f"{option} must be one of {', '.join(known)}, got {given!r}.{nearest(given, known)}")
 
 
-def _data(denoiser: Any, array: torch.Tensor | None, num: int) -> tuple[torch.Tensor, bool]:
-    """Data (B, ...) in the model's coordinates, and whether they are 8-bit images in [-1, 1]."""
+def _data(denoiser: Any, array: torch.Tensor | None, num: int) -> torch.Tensor:
+    """Data (B, ...) in the model's coordinates and of its shape, or 8-bit values as they are."""
     import torch
 
     target = getattr(denoiser, "target", None)
     if array is None:
         if target is None:
             raise OptionError("--data is missing: a file of samples to evaluate (.npz, .npy or .safetensors).")
-        return target.sample(num, seed=1), False
-    eight_bit = array.dtype == torch.uint8
-    x = array.float() / 127.5 - 1 if eight_bit else array.float()
+        return target.sample(num, seed=1)  # type: ignore[no-any-return]
+    x = array if array.dtype == torch.uint8 else array.float()
     shape = getattr(denoiser, "shape", None)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         if x[0].numel() != math.prod(shape):
             raise OptionError(f"--data holds samples of shape {tuple(x.shape[1:])}, and the model makes {tuple(shape)}.")
         x = x.reshape(len(x), *shape)
-    return x, eight_bit
+    return x
 
 
 def _read(path: Path, key: str | None) -> torch.Tensor:
@@ -111,26 +104,16 @@ def _read(path: Path, key: str | None) -> torch.Tensor:
         OptionError: another kind of file, no such array in it, or no samples.
         LoadError: it is corrupt, or holds Python objects.
     """
-    import numpy as np
-    import torch
-    from safetensors.torch import load_file
+    from ..files.arrays import KINDS, read_array
 
-    if path.suffix not in (".npy", ".npz", ".safetensors"):
-        raise OptionError(f"--data reads .npz, .npy and .safetensors files, got {path.name!r}.")
+    if path.suffix.lower() not in KINDS:
+        raise OptionError(f"--data reads {', '.join(KINDS)} files, got {path.name!r}.")
     try:
-        if path.suffix == ".safetensors":
-            arrays: Any = load_file(path)
-        else:
-            opened = np.load(path)
-            found = {path.stem: opened} if isinstance(opened, np.ndarray) else dict(opened.items())
-            arrays = {name: torch.from_numpy(a) for name, a in found.items() if a.dtype.kind in "fiub"}
-    except Exception as error:  # numpy, zipfile and safetensors each have errors of their own for a broken file
-        raise LoadError(f"cannot read {path}: {error or type(error).__name__}") from None
-    wanted = [key] if key else [name for name in ("x_test", "test_x", "test", "x") if name in arrays] or list(arrays)
-    if not wanted or wanted[0] not in arrays:
-        asked = f"no array {key!r}" if key else "no array of numbers"
-        raise OptionError(f"{path} has {asked}; it has {', '.join(arrays) or 'none'}. Choose one with --key.")
-    array: torch.Tensor = arrays[wanted[0]]
+        array = read_array(path, key, PREFERRED)
+    except LoadError as error:
+        if key is None:
+            raise
+        raise OptionError(f"--key {key}: {error}") from None
     if array.ndim < 2 or array.numel() == 0:
         raise OptionError(f"{path} holds an array of shape {tuple(array.shape)}, expected samples (N, ...).")
     return array

@@ -9,6 +9,7 @@ import typer
 from ..errors import OptionError, UnknownNameError
 from . import parameters
 from .console import print_json, print_table, read_options, remark
+from .network import open_network
 
 LEGEND = """\
 level    noise level that the network sees: sigma / alpha, or sigma where the schedule is flow's
@@ -38,7 +39,13 @@ def show(
     options = read_options(card, pairs)
     if not card.traceable:
         raise OptionError(f"{card.name!r} chooses its steps while it runs, so there is no plan to show: sample with it.")
-    where = _schedule(model, schedule)
+    if model is not None and schedule is not None:
+        raise OptionError("--model already has a schedule; leave out --schedule.")
+    denoiser = None if model is None else open_network(model)
+    where = _schedule(schedule) if denoiser is None else denoiser.schedule
+    if denoiser is not None and card.prepare is not None:
+        options = card.prepare(denoiser, options)
+    options = card.check(options)
     plan = trace(card, choose_grid(card, where, nfe, None, grid, None, options), **options)
     rows = plan.table()
     if as_json:
@@ -57,15 +64,9 @@ def show(
     remark(f"{plan.nfe} evaluations, at most {plan.depth} tensors carried, {plan.draws} draws, ends at {plan.grid[-1]:g}")
 
 
-def _schedule(model: str | None, name: str | None) -> Any:
+def _schedule(name: str | None) -> Any:
     import solverkit as sk
 
-    if model is not None:
-        if name is not None:
-            raise OptionError("--model already has a schedule; leave out --schedule.")
-        from .network import open_network
-
-        return open_network(model).schedule
     makers: dict[str, Any] = {
         "vp": sk.VP,
         "subvp": sk.SubVP,
