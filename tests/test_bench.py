@@ -121,7 +121,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_a_model_is_loaded(tmp_p
 
 def test_a_network_that_cannot_be_told_apart_is_measured_and_not_cached(monkeypatch):
     def refuse(denoiser):
-        raise sk.errors.SolverKitError("a lambda")
+        raise sk.errors.FingerprintError("a lambda")
 
     monkeypatch.setattr(references, "fingerprint", refuse)
     row = next(run_suite(small()))

@@ -124,17 +124,21 @@ def _integrate(
         fresh = ~known[rows]
         if bool(fresh.any()):
             new = rows[fresh]
-            e0[new], known[new] = _epsilon(model, x[new], [levels[a] for a, k in zip(u, fresh) if k], new), True
+            there = new.to(x.device)
+            e0[there] = _epsilon(model, x[there], [levels[a] for a, k in zip(u, fresh) if k], new)
+            known[new] = True
             spent[new] += 1
-        low, high = _try(model, x[rows], e0[rows], pairs, order, rows)
+        there = rows.to(x.device)
+        low, high = _try(model, x[there], e0[there], pairs, order, rows)
         spent[rows] += order - 1
         scale = column([pair.t.scale for pair in pairs], x)
         own_low, own_high = low * scale, high * scale
-        delta = torch.clamp(rtol * torch.maximum(own_low.abs(), previous[rows].abs()), min=atol)
+        delta = torch.clamp(rtol * torch.maximum(own_low.abs(), previous[there].abs()), min=atol)
         ratio = ((own_high - own_low) / delta).flatten(1).square().mean(1).sqrt().cpu()
         good = steps.judge(rows, ratio)
         done = rows[good]
-        x[done], previous[done], known[done] = high[good], own_low[good], False
+        kept, known[done] = good.to(x.device), False
+        x[there[kept]], previous[there[kept]] = high[kept], own_low[kept]
         if int(spent.max()) > max_nfe:
             worst = int(spent[rows].argmax())
             raise BudgetError(
@@ -153,7 +157,7 @@ def _adaptive(
     return _integrate(model, x, grid, order, atol, rtol, h_init, safety, norm == "batch", max_nfe)
 
 
-@sk.sampler("dpm-solver-12", traceable=False, reference=LU_2022)
+@sk.sampler("dpm-solver-12", traceable=False, reference=LU_2022, option_examples=({"norm": "batch"},))
 def dpm_solver_12(
     model: Any,
     x: Any,
@@ -176,7 +180,7 @@ def dpm_solver_12(
     Args:
         atol, rtol: Tolerances in the model's own coordinates (0.0078 = 2/256 for data in [-1, 1]).
         h_init: First step in lam.
-        safety: Factor on the next step.
+        safety: Factor on the next step of norm="batch"; for own steps, rounding their length down to a power of two is enough.
         norm: "sample": own steps for each; "batch": the largest error of the batch decides, as published.
         max_nfe: Give up beyond this many evaluations of one sample.
 
@@ -187,7 +191,7 @@ def dpm_solver_12(
     return _adaptive(model, x, grid, 2, atol, rtol, h_init, safety, norm, max_nfe)
 
 
-@sk.sampler("dpm-solver-23", traceable=False, reference=LU_2022)
+@sk.sampler("dpm-solver-23", traceable=False, reference=LU_2022, option_examples=({"norm": "batch"},))
 def dpm_solver_23(
     model: Any,
     x: Any,

@@ -107,7 +107,8 @@ def check_suite(suite: Suite, cells: list[Cell]) -> None:
         if cell.sampler.startswith(PEER):
             check_peer(cell.sampler, cell.options)
             continue
-        resolve(cell.sampler).check(cell.options)
+        card = resolve(cell.sampler)
+        card.check(cell.options, partial=card.prepare is not None)
         if cell.grid is not None:
             parse_grid(cell.grid)
     for sampler in suite.options:

@@ -222,7 +222,7 @@ def _flow(config: _Config) -> tuple[Schedule, str]:
     if config.get("invert_sigmas", False):
         raise ScheduleError(
             f"the {config.name} has invert_sigmas=True (time runs from data to noise), which this library does not read; "
-            "wrap lambda x, t: -net(x, 1000 - t) as prediction='flow_prediction', schedule=sk.Flow(time_scale=1000)."
+            "wrap it yourself: sk.wrap(net, 'flow_prediction', sk.Flow(time_scale=1000, data_at=1))."
         )
     asked = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
     if asked or not (config.name.startswith(_VELOCITY_CLASSES) or "beta_schedule" in config.keys):

@@ -45,9 +45,9 @@ def ask(denoiser: Ask, x: torch.Tensor, levels: Sequence[Level], rows: torch.Ten
     for own in places.values():
         index = torch.tensor(own)
         named = index if rows is None else rows[index]
-        parts.append(_answer(denoiser, x[index], levels[own[0]], [levels[i] for i in own], named))
+        parts.append(_answer(denoiser, x[index.to(x.device)], levels[own[0]], [levels[i] for i in own], named))
     order = torch.tensor([i for own in places.values() for i in own]).argsort()
-    return torch.cat(parts)[order]
+    return torch.cat(parts)[order.to(x.device)]
 
 
 def _answer(denoiser: Ask, x: torch.Tensor, level: Any, levels: Sequence[Level], rows: torch.Tensor | None) -> torch.Tensor:

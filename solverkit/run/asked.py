@@ -30,8 +30,6 @@ class Asked:
         largest: Largest |D| of the first evaluation: how wide the data are.
     """
 
-    takes_rows = True
-
     def __init__(
         self, denoiser: DenoiserLike, grid: Grid, batch: int, on_nonfinite: Nonfinite,
         report: Callable[[Evaluation], None] | None,
@@ -47,8 +45,10 @@ class Asked:
     def __call__(self, x: torch.Tensor, s: float | Sequence[float]) -> torch.Tensor:
         if isinstance(s, (tuple, list)):
             return self._a_row_each(x, [self._level(v) for v in s])
-        level = self._level(s)
-        denoised = self._timed(x, level)
+        return self._asked(x, self._level(s), self.denoiser)
+
+    def _asked(self, x: torch.Tensor, level: Level, denoiser: DenoiserLike) -> torch.Tensor:
+        denoised = self._timed(x, level, denoiser)
         if not isinstance(denoised, torch.Tensor) or denoised.shape != x.shape:
             got = tuple(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
             raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
@@ -60,13 +60,18 @@ class Asked:
             self.report(Evaluation(len(self.levels) - 1, level, x * level.scale, denoised))
         return denoised
 
+    @property
+    def takes_rows(self) -> bool:
+        """Whether rows at levels of their own share a pass; a solver that knows it groups its rows accordingly."""
+        return bool(getattr(self.denoiser, "takes_rows", False))
+
     def _level(self, s: Any) -> Level:
         return s if isinstance(s, Level) else self.grid.at(float(s))
 
-    def _timed(self, x: torch.Tensor, level: Any) -> torch.Tensor:
+    def _timed(self, x: torch.Tensor, level: Any, denoiser: DenoiserLike) -> torch.Tensor:
         start = time.perf_counter()
-        with counting() as count:
-            denoised = self.denoiser(x, level)
+        with counting(x, level) as count:
+            denoised = denoiser(x, level)
         self.seconds += time.perf_counter() - start
         if count.rows == 0:  # a denoiser that is no network of ours: one pass
             record(len(x))
@@ -82,8 +87,8 @@ class Asked:
         places = [(float(level), level.time, level.scale) for level in levels]
         if len(set(places)) == 1:
             return self(x, levels[0])
-        if getattr(self.denoiser, "takes_rows", False):
-            denoised = self._timed(x, tuple(levels))
+        if self.takes_rows:
+            denoised = self._timed(x, tuple(levels), self.denoiser)
             require_finite(denoised, len(self.levels), max(levels))
             self.levels.append(max(levels))
             return denoised
@@ -91,7 +96,9 @@ class Asked:
         for place in dict.fromkeys(places):
             own = [i for i, other in enumerate(places) if other == place]
             rows = torch.tensor(own, device=x.device)
-            denoised[rows] = self(x[rows], levels[own[0]])
+            part = getattr(self.denoiser, "rows", None)  # inputs that have one row a sample follow their samples
+            denoiser = part(own, None, len(x)) if callable(part) else self.denoiser
+            denoised[rows] = self._asked(x[rows], levels[own[0]], denoiser)
         return denoised
 
     def _finite(self, denoised: torch.Tensor, level: Level) -> torch.Tensor:

@@ -280,6 +280,7 @@ def _said(values: list[float | str]) -> float | str:
 def _progress(
     stack: ExitStack, card: SamplerCard, grid: Grid, options: dict[str, Any], batches: int
 ) -> Callable[[], None]:
+    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     total = None  # unknown for a solver that decides itself
@@ -288,7 +289,8 @@ def _progress(
             total = trace(card, grid, **options).nfe * batches
     bar = stack.enter_context(
         Progress(
-            *Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn()
+            *Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn(),
+            console=Console(stderr=True),
         )
     )
     task = bar.add_task(card.name, total=total)
