@@ -180,7 +180,7 @@ def dpm_solver_12(
     Args:
         atol, rtol: Tolerances in the model's own coordinates (0.0078 = 2/256 for data in [-1, 1]).
         h_init: First step in lam.
-        safety: Factor on the next step of norm="batch"; for own steps, rounding their length down to a power of two is enough.
+        safety: Factor on the next step of norm="batch"; own steps are rounded down to a power of two, which is enough.
         norm: "sample": own steps for each; "batch": the largest error of the batch decides, as published.
         max_nfe: Give up beyond this many evaluations of one sample.
 
