@@ -50,6 +50,7 @@ def test_statistics_bundled_with_a_model_are_found(tmp_path):
         assert torch.equal(found.x, sk.sample(target, sampler, nfe=6, num_samples=2, stats="mixture").x)
     guided = sk.guidance.classifier_free(target, target, 1.0)
     assert sk.GaussianStats.of(guided) is sk.GaussianStats.load("mixture")
+    assert sk.GaussianStats.of(sk.load("mnist", labels=3, guidance=2.0)) is sk.GaussianStats.load("mnist")
     small = mixture(dim=5, modes=2)
     small.source = str(tmp_path)
     exact(small).save(tmp_path)

@@ -40,6 +40,7 @@ def register_samplers(register: Callable[..., None]) -> None:
         gaussian_exponential,
         order=_order,
         order_options={"lower_order_final": False, "start": math.inf},
+        multistep=True,
         reference=WANG_2024,
         restarts=False,
         informed=True,

@@ -25,7 +25,8 @@ ENDS_TOP, ENDS_RATIO = 1.5, 1.6
 REFINED = 4  # layouts that are looked into, of those that lose least with a middling jump and end
 RELAID = 0.9  # of the grid's own error on the held-out trajectories, that other levels must come down to
 WORTH = 0.85  # of the error without a jump there, that a jump must come down to
-UNEVEN = 0.6  # both, of a solver whose weights suit even steps only (iPNDM): the surrogate misjudges its error
+UNEVEN = 0.6  # both, of a solver whose weights suit even steps only (iPNDM): the surrogate misjudges its error, most where
+# steps are uneven, so that such a solver is laid in the layouts of OWN alone
 STAND_IN = "dpmpp-2m"  # weighed in the place of a sampler that draws noise
 
 
@@ -109,15 +110,14 @@ def _chosen(
             if grid[i] > 0 and loss(grid.tail(i), model) <= limit:
                 best = grid.tail(i)
         return Chosen(best, "given")
-    margins = (UNEVEN, UNEVEN) if uneven else (RELAID, WORTH)
-    return _spent(stats, grid, layout, jumps, loss, margins)
+    return _spent(stats, grid, layout, jumps, loss, uneven)
 
 
 def _spent(
     stats: GaussianStats, grid: Grid, layout: str, jumps: bool, loss: Callable[[Grid, Surrogate], float],
-    margins: tuple[float, float],
+    uneven: bool,
 ) -> Chosen:  # fmt: skip
-    relaid, worth = margins
+    relaid, worth = (UNEVEN, UNEVEN) if uneven else (RELAID, WORTH)
     choosing, judging = surrogate(stats, 0), surrogate(stats, 1)
 
     @functools.cache
@@ -128,7 +128,8 @@ def _spent(
             return Candidate(math.inf, grid, ratio, layout, end)
         return Candidate(loss(levels, choosing), levels, ratio, layout, end)
 
-    layouts: Sequence[str] = (*ENDED, *OWN) if layout == "auto" else (layout,)
+    named = OWN if uneven and grid[-1] == 0 else (*ENDED, *OWN)
+    layouts: Sequence[str] = named if layout == "auto" else (layout,)
     if grid[-1] > 0:
         layouts = [name for name in layouts if name not in OWN]
     first, *lower = starts(stats, grid)

@@ -30,7 +30,7 @@ import torch
 import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError
-from solverkit.steps import usable_orders
+from solverkit.steps import OVERSHOOTS, usable_orders
 
 from .allocation import fixed
 from .layouts import lowest
@@ -125,11 +125,11 @@ def gaussian_exponential(
     if laid[0] < grid[0]:
         x = jump_to(x, gaussian, grid[0], laid[0])
     history: list[tuple[Level, Any]] = []
-    orders = usable_orders(order, laid, lower_order_final)
-    for usable, (s, t) in zip(orders, replace(laid, on_step=grid.on_step).steps()):
+    orders = usable_orders(order, laid, lower_order_final, longest=OVERSHOOTS if order == 2 else math.inf)
+    for used_order, (s, t) in zip(orders, replace(laid, on_step=grid.on_step).steps()):
         denoised = model(x, s)
         history = [(s, residual_of(x, denoised, gaussian, s)), *history[: order - 1]]
-        used = history[:usable]
+        used = history[:used_order]
         step = step_weights(gaussian, s, t, tuple(level for level, _ in used), residual)
         x = exponential_step(x, [r for _, r in used], gaussian, s, t, step)
     return x

@@ -92,10 +92,11 @@ class Surrogate:
         return DOUBT * float(size) / math.sqrt(2 * max(len(self.values), 1))
 
     def at(self, u: float) -> torch.Tensor:
-        """r (K, r) at u = log rho; it vanishes towards pure noise, and quadratically towards clean data."""
+        """r (K, r) at u = log rho; as it is at the top towards pure noise (where a network's mean is its own), and vanishing
+        quadratically towards clean data."""
         low, high = self.u[0], self.u[-1]
         if u >= high:
-            return self.residual[-1] * math.exp(high - u)
+            return self.residual[-1]
         if u <= low:
             return self.residual[0] * math.exp(2 * (u - low))
         return _interpolated(self.u, self.residual, u)
