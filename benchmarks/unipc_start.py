@@ -1,4 +1,4 @@
-"""What UniPC's correction of the step from alpha = 0 is worth, and its order 3 beside 2, on noises that nothing was chosen on.
+"""What UniPC's correction of the step from alpha = 0 is worth, and order 3 beside 2, on noises nothing was chosen on.
 
     python benchmarks/unipc_start.py                 # exact mixtures on the linear path, half a minute
     python benchmarks/unipc_start.py mnist-flow      # and a network, some minutes
@@ -45,7 +45,8 @@ def line(name: str, grid: str, nfe: int, order: int, after: torch.Tensor, before
 
 
 def main(networks: list[str]) -> None:
-    models = [(f"mixture {options or ''}".strip(), sk.problems.mixture(schedule=sk.Flow(), **options)) for options in MIXTURES]
+    flow = sk.Flow()
+    models = [(f"mixture {options or ''}".strip(), sk.problems.mixture(schedule=flow, **options)) for options in MIXTURES]
     for name, model in [*models, *((name, sk.load(name)) for name in networks)]:
         if hasattr(model, "target"):
             ratios = [math.inf, *(80 * (1e-5 / 80) ** (i / 300) for i in range(301)), 0.0]
