@@ -211,9 +211,23 @@ def test_auto_is_at_most_what_the_gate_allows_worse_than_doing_nothing(truth):
 
 
 def test_a_solver_of_even_steps_must_gain_more():
-    from solverkit_plugins.teleportation.allocation import RELAID, UNEVEN, WORTH
+    from solverkit_plugins.teleportation.allocation import OWN, RELAID, UNEVEN, WORTH, chosen
 
     assert min(RELAID, WORTH) > UNEVEN and sk.samplers()["ipndm"].smooth_steps
+    stats = sk.GaussianStats.load("mixture")
+    layouts = [
+        chosen(stats, "ipndm", sk.make_grid(grid, sk.EDM(), n), "spend", "auto").layout
+        for grid, n in (("karras", 6), ("karras", 10), ("flow", 8), ("karras:rho=3", 14))
+    ]
+    assert set(layouts) <= {"given", *OWN} and set(layouts) & set(OWN), layouts
+
+
+def test_towards_pure_noise_the_network_stays_as_it_was_recorded():
+    """Its mean is its own there: a residual that vanished would look like an error of the first step from alpha = 0."""
+    from solverkit_plugins.teleportation.surrogate import surrogate
+
+    model = surrogate(sk.GaussianStats.load("mnist-flow"))
+    assert torch.equal(model.at(model.u[-1] + 5), model.at(model.u[-1]))
 
 
 def test_levels_that_compare_equal_are_planned_apart():

@@ -92,8 +92,8 @@ class Surrogate:
         return DOUBT * float(size) / math.sqrt(2 * max(len(self.values), 1))
 
     def at(self, u: float) -> torch.Tensor:
-        """r (K, r) at u = log rho; as at the top towards pure noise (where a network's mean is its own), and vanishing
-        quadratically towards clean data."""
+        """r (K, r) at u = log rho; towards pure noise as it is at the top (where a network's mean is its own), and
+        vanishing quadratically towards clean data."""
         low, high = self.u[0], self.u[-1]
         if u >= high:
             return self.residual[-1]

@@ -72,8 +72,8 @@ def teleport(
             that the NFE falls.
         tail: The grid of "spend": a name of `sk.grids()` with ratio_max and ratio_min, or "auto": with skip_to="auto" the
             one of karras (rho 3, 5, 7, 12), log-snr, time-uniform, trailing and flow (shift 3 too) that loses least, else
-            karras. With skip_to="auto" the last level above 0 is chosen too. iPNDM, whose weights suit even steps, lies in
-            trailing and flow alone.
+            karras. With skip_to="auto" the last level above 0 is chosen too. iPNDM, whose weights suit even steps, is
+            laid in trailing and flow alone.
         rank: Use only so many directions.
         jump: "isotropic" knows the mean and the mean variance alone, "noise" nothing (plain noise, scaled to the lower
             level): controls.

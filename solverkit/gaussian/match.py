@@ -72,8 +72,8 @@ def _matched(gaussian: weakref.ref[Gaussian], denoiser: weakref.ref[Any], finger
     Context().run(_asked, stats, model)  # of no run: open counts do not see it
     if fingerprint and mine:
         warnings.warn(
-            "these Gaussian statistics were measured on another network (or other inputs of it). They fit what this one "
-            "predicts at high noise; stats.measured(denoiser) makes them its own.",
+            "these Gaussian statistics were measured on another network (or other inputs of it, or with another version of "
+            "its library). They fit what this one predicts at high noise; stats.measured(denoiser) makes them its own.",
             stacklevel=2,
         )
 
