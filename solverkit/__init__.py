@@ -19,7 +19,8 @@ _NAMES = {
     "process.level": "Level",
     "grid.grid": "Grid",
     "grid.named": "make_grid",
-    "run.sampling": "sample Result",
+    "run.sampling": "sample",
+    "run.result": "Result",
     "plan.plan": "begin advance Plan State",
     "plan.trace": "trace",
     "plan.symbol": "op keep",
@@ -51,21 +52,74 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from . import bench, constraints, errors, flow_map, guidance, hub, likelihood, problems, steps, testing, typing
-    from .files.hub import load
-    from .gaussian.class_stats import ClassStats
-    from .gaussian.stats import GaussianStats
-    from .grid.grid import Grid
-    from .grid.named import make_grid
-    from .model.denoiser import Denoiser, wrap
-    from .pipelines.scheduler import SchedulerMixin, SolverKitScheduler, restore_native
-    from .plan.plan import Plan, State, advance, begin
-    from .plan.symbol import keep, op
-    from .plan.trace import trace
-    from .process.level import Level
-    from .process.schedule import EDM, VE, Flow, Schedule
-    from .process.variance_preserving import VP, SubVP
-    from .registry.catalogue import grids, metrics, models, samplers
-    from .registry.declare import sampler
-    from .registry.hookspecs import hookimpl
-    from .run.sampling import Result, sample
+    from . import (
+        bench as bench,
+    )
+    from . import (
+        constraints as constraints,
+    )
+    from . import (
+        errors as errors,
+    )
+    from . import (
+        flow_map as flow_map,
+    )
+    from . import (
+        guidance as guidance,
+    )
+    from . import (
+        hub as hub,
+    )
+    from . import (
+        likelihood as likelihood,
+    )
+    from . import (
+        problems as problems,
+    )
+    from . import (
+        steps as steps,
+    )
+    from . import (
+        testing as testing,
+    )
+    from . import (
+        typing as typing,
+    )
+    from .files.hub import load as load
+    from .gaussian.class_stats import ClassStats as ClassStats
+    from .gaussian.stats import GaussianStats as GaussianStats
+    from .grid.grid import Grid as Grid
+    from .grid.named import make_grid as make_grid
+    from .model.denoiser import Denoiser as Denoiser
+    from .model.denoiser import wrap as wrap
+    from .pipelines.scheduler import (
+        SchedulerMixin as SchedulerMixin,
+    )
+    from .pipelines.scheduler import (
+        SolverKitScheduler as SolverKitScheduler,
+    )
+    from .pipelines.scheduler import (
+        restore_native as restore_native,
+    )
+    from .plan.plan import Plan as Plan
+    from .plan.plan import State as State
+    from .plan.plan import advance as advance
+    from .plan.plan import begin as begin
+    from .plan.symbol import keep as keep
+    from .plan.symbol import op as op
+    from .plan.trace import trace as trace
+    from .process.level import Level as Level
+    from .process.schedule import EDM as EDM
+    from .process.schedule import VE as VE
+    from .process.schedule import Flow as Flow
+    from .process.schedule import Schedule as Schedule
+    from .process.variance_preserving import VP as VP
+    from .process.variance_preserving import SubVP as SubVP
+    from .registry.catalogue import grids as grids
+    from .registry.catalogue import metrics as metrics
+    from .registry.catalogue import models as models
+    from .registry.catalogue import samplers as samplers
+    from .registry.declare import sampler as sampler
+    from .registry.hookspecs import hookimpl as hookimpl
+    from .run.result import Result as Result
+    from .run.sampling import sample as sample

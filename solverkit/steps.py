@@ -18,9 +18,11 @@ import torch
 
 from .grid.grid import Grid
 from .process.level import Level, from_ratio
+from .registry.spelled import parse_options
 
 __all__ = [
-    "History", "contraction", "exact_step", "from_ratio", "norm", "per_sample", "phi", "step_length", "usable_orders",
+    "OVERSHOOTS", "History", "contraction", "exact_step", "from_ratio", "norm", "parse_options", "per_sample", "phi",
+    "step_length", "usable_orders",
 ]  # fmt: skip
 
 History = list[tuple[Level, Any]]

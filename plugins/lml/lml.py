@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.grid.named import parse_options
 from solverkit.plan.plan import advance, begin
 from solverkit.plan.trace import trace
+from solverkit.steps import parse_options
 
 from .direction import correction, published_correction, random_turn
 

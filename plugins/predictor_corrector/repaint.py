@@ -9,9 +9,9 @@ from typing import Any
 import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
-from solverkit.grid.named import parse_options
 from solverkit.plan.plan import follow
 from solverkit.plan.trace import trace
+from solverkit.steps import parse_options
 
 
 @sk.sampler(

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
-from solverkit.grid.named import parse_options
 from solverkit.plan.plan import advance, begin
 from solverkit.plan.trace import trace
 from solverkit.registry.registry import resolve
+from solverkit.steps import parse_options
 
 from .langevin import annealed_size, annealed_step, langevin_step
 from .released import released_pc

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 from solverkit import GaussianStats, Grid, Plan, trace
 from solverkit.errors import GridError, OptionError
-from solverkit.grid.named import parse_options
 from solverkit.plan.clock import planning
 from solverkit.registry.registry import resolve
+from solverkit.steps import parse_options
 
 from .layouts import ENDED, OWN, lowest, node, tail, told
 from .surrogate import Surrogate, surrogate

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import LoadError, OptionError, StatsError
-from ..grid.named import parse_options
+from ..registry.spelled import parse_options
 
 FILE = "gaussian_stats.safetensors"
 NETWORKS = Path(__file__).parent.parent / "networks"

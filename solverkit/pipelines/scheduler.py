@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
-from diffusers.configuration_utils import FrozenDict, register_to_config
+from diffusers import SchedulerMixin as SchedulerMixin  # public: diffusers looks for it beside the class
+from diffusers.configuration_utils import ConfigMixin, FrozenDict, register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
-from diffusers.utils import BaseOutput
+from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..errors import GridError, OptionError, SolverKitError
@@ -67,7 +67,7 @@ class SolverKitScheduler(SchedulerMixin, ConfigMixin):
     order = 1
     _internal_dict: dict[str, Any]
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator, unused-ignore]
     def __init__(
         self,
         sampler: str = "dpmpp-2m",
