@@ -11,7 +11,7 @@ from solverkit.bench.store import latest, read
 
 SOLVERS = ("dpmpp-2m", "unipc", "heun", "deis", "ipndm", "dpmpp-3m")
 MODELS = ("mixture", "mnist", "mnist-flow")
-BUDGETS = (5, 8, 10, 15)
+BUDGETS = (5, 10)
 DEFAULTS = {"mixture": "karras", "mnist": "trailing", "mnist-flow": "flow"}  # of sk.sample, where no grid is named
 BY_HAND = {"mnist": "trailing", "mnist-flow": "flow:shift=3"}  # what docs/benchmarks.md found best
 SWEPT = ("karras", "log-snr", "time-uniform", "flow", "trailing")
@@ -63,7 +63,7 @@ def by_hand(results: Path) -> str:
     """Best solver against best solver, on the grids that were chosen by hand."""
     errors, lines = Errors(results), []
     for model, grid in BY_HAND.items():
-        budgets = (5, 8, 10)
+        budgets = (5, 10)
         plain = [min(errors.one(model=model, sampler=s, budget=n, grid=grid) for s in SOLVERS) for n in budgets]
         jumped = [min(errors.auto(model, s, n) for s in SOLVERS) for n in budgets]
         for name, values, others in (("no jump", plain, jumped), ("teleport", jumped, plain)):
@@ -71,7 +71,7 @@ def by_hand(results: Path) -> str:
                 f"**{short(a, 3)}**" if round(a, 3) <= round(b, 3) else short(a, 3) for a, b in zip(values, others)
             ]
             lines.append([f"{model}, {name}", *cells])
-    return table(["", "NFE 5", "NFE 8", "NFE 10"], lines)
+    return table(["", "NFE 5", "NFE 10"], lines)
 
 
 def parts(results: Path) -> str:
