@@ -26,7 +26,7 @@ def stats(
     key: str | None = typer.Option(None, "--key", help="Which array of the file."),
     source: str | None = typer.Option(None, "--source", help="network (no data, no sampling), samples, or data."),
     rank: int = typer.Option(64, "--rank", "-r", min=1, help="Directions to keep."),
-    samples: int = typer.Option(64, "--profile-samples", min=0, help="Trajectories of the profile; 0 leaves it out."),
+    samples: int = typer.Option(128, "--profile-samples", min=0, help="Trajectories of the profile; 0 leaves it out."),
     label: int | None = parameters.LABEL,
     device: str | None = parameters.DEVICE,
     dtype: str | None = parameters.DTYPE,
