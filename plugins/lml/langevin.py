@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import solverkit as sk
 from solverkit import GaussianStats, Grid, Level
 from solverkit.errors import OptionError
 
@@ -52,6 +53,14 @@ def lm_correct(
     return x
 
 
+@sk.sampler(
+    "lm-langevin",
+    linear=False,
+    reference="arXiv 2505.24222; Girolami and Calderhead 2011",
+    variants=({"metric": "gaussian", "stats": "isotropic:variance=0.8"}, {"probes": 0, "n_steps": 1}),
+    option_examples=({"metric": "gaussian", "stats": "isotropic:variance=0.5"}, {"stats": "isotropic:variance=0.5"}),
+    informed=True,
+)
 def lm_langevin(
     model: Any,
     x: Any,

@@ -6,6 +6,7 @@ import bisect
 import math
 from typing import Any, Literal
 
+import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
 from solverkit.plan.plan import advance, begin
@@ -29,6 +30,33 @@ PRESETS: dict[str, tuple[tuple[int, float], ...]] = {
 }  # fmt: skip
 
 
+LML_2025 = "arXiv 2505.24222"
+
+
+def _plain(options: dict[str, Any]) -> bool:
+    return options["momentum"] == 0 and not options["released"] and not options["random_angle"]
+
+
+def _order(options: dict[str, Any]) -> int | None:
+    """Of the default solver, where nothing is changed."""
+    return 2 if _plain(options) and options["solver"] == "dpmpp-2m" and options["insertion"] != "ddim" else None
+
+
+@sk.sampler(
+    "lml",
+    order=_order,
+    order_options={"solver": "dpmpp-2m:lower_order_final=false"},
+    linear=_plain,
+    restarts=False,  # the last direction is a memory that does not fade with the step
+    reference=LML_2025,
+    variants=(
+        {"momentum": 5e-5, "solver": "unipc", "damping": "cifar10"},
+        {"momentum": 5e-5, "insertion": "ddim"},
+        {"momentum": 5e-5, "insertion": "data-increment"},
+        {"momentum": 1e-6, "insertion": "noise-increment", "solver": "dpm-solver-1"},
+    ),
+    option_examples=({"released": True}, {"random_angle": 0.1}),
+)
 def lml(
     model: Any,
     x: Any,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +22,13 @@ def secant_shift(move: torch.Tensor, moved: torch.Tensor, answered: torch.Tensor
     return answered * share.to(answered).reshape(-1, *[1] * (answered.ndim - 1))
 
 
+@sk.sampler(
+    "lml-secant",
+    order=2,
+    order_options={"lower_order_final": False, "most": math.inf},
+    linear=False,
+    reference="arXiv 2505.24222",
+)
 def lml_secant(
     model: Any, x: Any, grid: Grid, noise: Any, most: float = 1.0, lower_order_final: bool = True
 ) -> Any:

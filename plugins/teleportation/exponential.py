@@ -34,7 +34,7 @@ from solverkit.steps import OVERSHOOTS, usable_orders
 
 from .allocation import fixed
 from .layouts import lowest
-from .teleport import jump_to, levels_after, say, statistics
+from .teleport import UNIT, WANG_2024, jump_to, levels_after, prepare, say, statistics
 
 Residual = Literal["score", "denoised"]
 START, TAIL = 3.0, "karras:rho=3"  # without a profile
@@ -73,6 +73,22 @@ def exponential_step(
     return out
 
 
+def _order(options: dict[str, Any]) -> int:
+    return int(options["order"])
+
+
+@sk.sampler(
+    "gaussian-exponential",
+    order=_order,
+    order_options={"lower_order_final": False, "start": math.inf},
+    multistep=True,
+    reference=WANG_2024,
+    restarts=False,
+    informed=True,
+    prepare=prepare,
+    option_examples=({**UNIT, "tail": "karras"},),
+    variants=({**UNIT}, {**UNIT, "order": 2, "residual": "denoised"}, {**UNIT, "start": math.inf, "order": 2}),
+)
 def gaussian_exponential(
     model: Any,
     x: Any,

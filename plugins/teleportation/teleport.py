@@ -38,6 +38,31 @@ def described(stats: GaussianStats, rank: int | None, jump: str) -> GaussianStat
     return stats if rank is None else stats.truncated(rank)
 
 
+def prepare(denoiser: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the statistics of the model where none were given; refuses statistics that cannot be the model's."""
+    stats = options.get("stats")
+    found = GaussianStats.of(denoiser) if stats is None else GaussianStats.load(stats)
+    found.require_match(denoiser)
+    return {**options, "stats": found} if stats is None else options
+
+
+WANG_2024 = "Wang and Vastola 2024, arXiv 2412.09726"
+UNIT = {"stats": "isotropic:variance=0.8"}  # in any dimension: what the proofs run on
+
+
+@sk.sampler(
+    "teleport",
+    reference=WANG_2024,
+    restarts=False,
+    informed=True,
+    prepare=prepare,
+    option_examples=({"stats": "mixture", "skip_to": 4.0, "rank": 8},),
+    variants=(
+        {**UNIT, "skip_to": 4.0},
+        {**UNIT, "skip_to": 4.0, "solver": "heun", "allocation": "keep"},
+        {**UNIT, "skip_to": "30%", "solver": "ddpm", "tail": "log-snr", "jump": "noise"},
+    ),
+)
 def teleport(
     model: Any,
     x: Any,
@@ -112,14 +137,6 @@ def statistics(stats: str | GaussianStats | None, model: Any) -> GaussianStats:
             "Only sk.sample finds those of the model that it samples."
         )
     return GaussianStats.of(denoiser)
-
-
-def prepare(denoiser: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Options with the statistics of the model where none were given; refuses statistics that cannot be the model's."""
-    stats = options.get("stats")
-    found = GaussianStats.of(denoiser) if stats is None else GaussianStats.load(stats)
-    found.require_match(denoiser)
-    return {**options, "stats": found} if stats is None else options
 
 
 def say(levels: Chosen) -> None:
