@@ -29,7 +29,9 @@ def loader_options(
     if dtype is not None and dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, DTYPES)
     if device is not None:
-        require_device(device)
+        from ..model.placement import usable_device
+
+        usable_device(device, "--device ")
     if label is not None and not has_option(model, "labels"):
         raise OptionError(f"--label {label}: {model!r} has no classes; leave it out.")
     if guidance is not None and not has_option(model, "guidance"):
@@ -85,16 +87,6 @@ def state_dtype(dtype: str | None) -> Any:
     import torch
 
     return torch.float64 if dtype == "float64" else torch.float32
-
-
-def require_device(device: str) -> None:
-    """Raises OptionError for a device that this machine does not have."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise OptionError(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def _require_source(model: str) -> None:

@@ -18,6 +18,7 @@ import torch
 from ..errors import LoadError, OptionError, UnknownNameError
 from ..model.denoiser import Denoiser, DenoiserLike
 from ..model.guidance.classifier_free import classifier_free
+from ..model.placement import usable_device
 from ..process.schedule import Schedule
 from ..registry.registry import registry
 from .diffusers_export import to_config
@@ -85,7 +86,8 @@ def load(
     for name in fixed_kwargs:
         if name in ELSEWHERE:
             raise OptionError(f"sk.load takes no {name}=: {ELSEWHERE[name]}.")
-    require_device(device)
+    if device is not None:
+        usable_device(device)
     given = {
         "subfolder": subfolder, "prediction": prediction, "schedule": schedule, "revision": revision, "token": token,
         "device": device, "dtype": dtype, "integer_time": integer_time, "labels": labels,
@@ -128,21 +130,6 @@ def bundled(
     net: Any = conditional.net
     unconditional = said_from(name, conditional.with_inputs(class_labels=classes(net.config) - 1))
     return classifier_free(conditional, unconditional, guidance)
-
-
-def require_device(device: torch.device | str | None) -> None:
-    """Raises OptionError for a device that does not exist, or that this machine or this torch does not have."""
-    if device is None:
-        return
-    try:
-        wanted = torch.device(device)
-        if wanted.type == "meta":
-            raise RuntimeError("a device without numbers.")
-        torch.empty(0, device=wanted)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        cards = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA"
-        raise OptionError(f"device={device!r} cannot be used: {reason}. This machine has cpu and {cards}.") from None
 
 
 def _find(

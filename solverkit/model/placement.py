@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..errors import OptionError
 from .code import names_of
 
 
@@ -164,3 +165,21 @@ def _walk_object(value: Any, names: frozenset[str], found: list[Any], seen: set[
 def _named(function: Any) -> frozenset[str]:
     function = getattr(function, "fget", function)
     return names_of(function.__code__).attributes if isinstance(function, types.FunctionType) else frozenset()
+
+
+def usable_device(device: Any, written: str = "device=") -> torch.device:
+    """A device that this machine has; `written` is how the user gave it, for the message.
+
+    Raises:
+        OptionError: no such device, or not on this machine or in this torch.
+    """
+    try:
+        wanted = torch.device(device)
+        if wanted.type == "meta":
+            raise RuntimeError("a device without numbers.")
+        torch.empty(0, device=wanted)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        cards = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA"
+        raise OptionError(f"{written}{str(device)!r} cannot be used: {reason}. This machine has cpu and {cards}.") from None
+    return wanted

@@ -11,8 +11,8 @@ import torch
 from ..errors import OptionError
 from ..grid.named import is_count
 from ..model.denoiser import Prior
+from ..model.placement import usable_device
 from ..process.level import Level
-from ..process.schedule import Schedule
 from .noise import PRIOR, SampleNoise, sample_seeds
 
 
@@ -77,28 +77,9 @@ class Start:
             return x.to(device=self.device, dtype=self.dtype, copy=True), noise
         z = noise(PRIOR)
         if self.prior is None:
-            return z * prior_std(self.schedule, first), noise
+            return z * self.schedule.prior_std(first), noise
         x = self.prior(z)
         if not isinstance(x, torch.Tensor) or x.shape != z.shape:
             got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
             raise OptionError(f"prior made {got} of noise of shape {tuple(z.shape)}; expected the same shape.")
         return x.to(z), noise
-
-
-def prior_std(schedule: Schedule, first: Level) -> float:
-    """Standard deviation of the starting noise in the model's own coordinates."""
-    return schedule.prior_std(first)
-
-
-def usable_device(device: Any) -> torch.device:
-    """A device that this machine has.
-
-    Raises:
-        OptionError: no such device here.
-    """
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        raise OptionError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    return found
