@@ -69,10 +69,17 @@ def test_frame_does_not_matter_for_euler():
     assert (a - b).abs().max() <= 1e-12
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_lms_is_adams_bashforth_in_the_sigma_frame(order):
+    for schedule in SCHEDULES:
+        difference = (run("lms", schedule, order=order) - run("adams-bashforth", schedule, order=order)).abs().max()
+        assert difference <= 1e-11 if schedule.frame == 0 or order == 1 else difference > 1e-3
+
+
 def test_frame_does_not_matter_for_exponential_methods():
     ratios = [20.0, 8.0, 3.0, 1.0, 0.3, 0.0]
     x = torch.randn(3, 4, dtype=torch.float64)
-    for name in ("dpmpp-2m", "dpmpp-3m", "unipc", "dpmpp-3s", "dpm-solver-3", "dpmpp-2m-sde"):
+    for name in ("dpmpp-2m", "dpmpp-3m", "unipc", "dpmpp-3s", "dpm-solver-3", "dpmpp-2m-sde", "lms", "dpmpp-sde"):
         a = sk.sample(mixture(dim=4, modes=3, schedule=sk.EDM()), name, x=20 * x, levels=ratios).x
         levels = [r / (1 + r) for r in ratios]
         b = sk.sample(mixture(dim=4, modes=3, schedule=sk.Flow()), name, x=(20 / 21) * x, levels=levels).x

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import solverkit as sk
 from solverkit import Grid
 from solverkit.process.level import to_ratio
-from solverkit.steps import usable_orders
+from solverkit.steps import exact_step, usable_orders
 
 from .quadrature import lagrange_weights
 
@@ -60,15 +60,48 @@ def adams_bashforth(model: Any, x: Any, grid: Grid, noise: Any, order: int = 3) 
 
 
 @sk.sampler(
+    "lms",
+    order=_order,
+    reference="k-diffusion, sample_lms",
+    variants=({"order": 1}, {"order": 2}, {"order": 3}),
+    multistep=True,
+)
+def lms(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
+    """LMS: x+ = alpha_t (x / alpha_s + sum_j w_j eps_j), eps a polynomial in sigma / alpha through the last evaluations.
+
+    Order as named, one evaluation a step; lower orders while the history fills, none at the end. In the sigma frame it is
+    `adams-bashforth`; in the flow frame that one's polynomial is of the velocity, in t. The step from alpha = 0 is exact
+    for a frozen prediction, and leaves no history. The integrals are exact, as is the released code's quadrature.
+    Source: k-diffusion, sample_lms; Hairer, Norsett, Wanner 1993, III.5.
+
+    Args:
+        order: 1 to 4.
+    """
+    _check_order(order, 4)
+    history: list[Any] = []
+    nodes: list[float] = []
+    for s, t in grid.steps():
+        denoised = model(x, s)
+        if s.alpha == 0:
+            x = exact_step(x, denoised, s, t)
+            continue
+        epsilon = sk.keep((x - s.alpha * denoised) / s)
+        history, nodes = [epsilon, *history[: order - 1]], [s.ratio, *nodes[: order - 1]]
+        weights = lagrange_weights(nodes, s.ratio, t.ratio, lambda u: u, 4)
+        x = (t.alpha / s.alpha) * x + sum((t.alpha * w) * e for w, e in zip(weights, history))
+    return x
+
+
+@sk.sampler(
     "ipndm",
-    order=lambda options: min(int(options["order"]), 2),
+    order=lambda options: None if options["released"] else min(int(options["order"]), 2),
     smooth_steps=True,
     reference="Zhang and Chen 2023, eq. 40-42",
     variants=({"order": 1}, {"order": 2}, {"order": 3}),
     multistep=True,
     lower=("ipndm", {"order": 1}),
 )
-def ipndm(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
+def ipndm(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4, released: bool = False) -> Any:
     """iPNDM: Adams-Bashforth with the constant weights of equal steps, whatever the steps are.
 
     x+ = x + (t - s) (55 d_0 - 59 d_1 + 37 d_2 - 9 d_3) / 24 at order 4. Full order only where steps are equal in s; where
@@ -78,13 +111,25 @@ def ipndm(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
 
     Args:
         order: 1 to 4, the number of slopes.
+        released: What diffusers' class does from alpha = 0: the same weights of epsilon, in steps of sigma / alpha, which
+            begin at infinity; and the first step takes x_0 for 0, whatever the network says, so that a run of one step ends
+            at 0 and none is of more than first order. In the sigma frame it is the same method.
     """
     _check_order(order, 4)
     history: list[Any] = []
     for s, t in grid.steps():
-        history = [sk.keep((x - model(x, s)) / s), *history[: order - 1]]
-        x = x + sum(((t - s) * w) * d for w, d in zip(IPNDM[len(history) - 1], history))
+        denoised = model(x, s)
+        d = (x - s.alpha * denoised) / s if released else (x - denoised) / s
+        history = [sk.keep(d), *history[: order - 1]]
+        keeps, length = _native_epsilon_step(s, t) if released else (1.0, t - s)
+        x = keeps * x + sum((length * w) * d for w, d in zip(IPNDM[len(history) - 1], history))
     return x
+
+
+def _native_epsilon_step(s: Any, t: Any) -> tuple[float, float]:
+    """(a, b) of x+ = a x + b epsilon: x_0 = (x - s epsilon) / alpha_s, and 0 where alpha_s is."""
+    keeps = t.alpha / s.alpha if s.alpha else 0.0
+    return keeps, t - s * keeps
 
 
 @sk.sampler(
@@ -99,6 +144,7 @@ def ipndm(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
         {"order": 3, "variable": "rho"},
         {"order": 2, "variable": "log-rho"},
         {"order": 3, "variable": "log-rho"},
+        {"order": 2, "variable": "log-rho", "released": True},
     ),
     multistep=True,
     lower=("deis", {"order": 2}),
@@ -111,6 +157,7 @@ def deis(
     order: int = 3,
     variable: Literal["time", "rho", "log-rho"] = "time",
     lower_order_final: bool = True,
+    released: bool = False,
 ) -> Any:
     """DEIS: x+ = x + sum_j C_j eps_j, C_j the integral over s of the Lagrange polynomial in `variable`.
 
@@ -123,6 +170,8 @@ def deis(
         order: 1 to 3, the number of evaluations that the polynomial goes through.
         variable: What it is a polynomial of.
         lower_order_final: The last step is of first order, the one before it at most of second.
+        released: The rule of orders of diffusers' class: full order over steps of any growth, and lower_order_final acts
+            below 15 steps only. What the class runs is variable="log-rho", by default with order=2.
     """
     _check_order(order, 3)
     schedule, frame, steps = grid.schedule, grid.frame, len(grid) - 1
@@ -133,14 +182,14 @@ def deis(
     }
     to_variable = maps[variable]
     logarithmic = getattr(schedule, "told", "sigma") != "sigma"
-    orders = usable_orders(order, grid, lower_order_final=False)
+    orders = usable_orders(order, grid, lower_order_final and released, released)
     history: list[Any] = []
     nodes: list[float] = []
     for i, (s, t) in enumerate(grid.steps()):
         d = sk.keep((x - model(x, s)) / s)
         history, nodes = [d, *history[: order - 1]], [to_variable(float(s)), *nodes[: order - 1]]
-        k = min(len(history), steps - i) if lower_order_final else len(history)
-        if variable == "log-rho":
+        k = min(len(history), steps - i) if lower_order_final and not released else len(history)
+        if released or variable == "log-rho":
             k = min(k, orders[i])
         if t == 0 and (variable == "log-rho" or (variable == "time" and logarithmic)):
             k = 1  # the polynomial has no value at the end
@@ -153,4 +202,4 @@ def deis(
     return x
 
 
-__all__ = ["adams_bashforth", "deis", "ipndm"]
+__all__ = ["adams_bashforth", "deis", "ipndm", "lms"]

@@ -8,11 +8,20 @@ import solverkit as sk
 
 from .adaptive import dpm_solver_12, dpm_solver_23
 from .multistep import dpmpp_2m, dpmpp_3m
-from .singlestep import dpm_solver_1, dpm_solver_2, dpm_solver_3, dpmpp_2s, dpmpp_3s
+from .singlestep import (
+    dpm_singlestep,
+    dpm_solver_1,
+    dpm_solver_2,
+    dpm_solver_3,
+    dpmpp_2s,
+    dpmpp_3s,
+    dpmpp_singlestep,
+)
 from .stochastic import dpmpp_2m_sde, dpmpp_3m_sde
+from .two_stage_sde import dpmpp_sde
 from .unipc import unipc
 
-SINGLE_STEP = (dpm_solver_1, dpm_solver_2, dpm_solver_3, dpmpp_2s, dpmpp_3s)
+SINGLE_STEP = (dpm_solver_1, dpm_solver_2, dpm_solver_3, dpmpp_2s, dpmpp_3s, dpmpp_singlestep, dpm_singlestep, dpmpp_sde)
 MULTISTEP = (dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, unipc)
 ADAPTIVE = (dpm_solver_12, dpm_solver_23)
 

@@ -14,6 +14,11 @@ from .singlestep import LU_2022B
 ENDING = {"lower_order_final": False}  # of the order proof
 
 
+def ended(orders: list[int], euler_at_final: bool) -> list[int]:
+    """The orders of the steps, with a last one of first order where euler_at_final asks for it."""
+    return [*orders[:-1], 1] if euler_at_final else orders
+
+
 @sk.sampler(
     "dpmpp-2m",
     order=2,
@@ -22,6 +27,7 @@ ENDING = {"lower_order_final": False}  # of the order proof
     variants=({"solver_type": "heun"}, {"released": True}),
     multistep=True,
     lower=("euler", {}),
+    option_examples=(ENDING,),
 )
 def dpmpp_2m(
     model: Any,
@@ -31,6 +37,7 @@ def dpmpp_2m(
     solver_type: Literal["midpoint", "heun"] = "midpoint",
     lower_order_final: bool = True,
     released: bool = False,
+    euler_at_final: bool = False,
 ) -> Any:
     """DPM-Solver++(2M): x+ = (t/s) x + alpha_t (1 - r) (m_0 + D / 2), D = (m_0 - m_-1) h / h_prev.
 
@@ -41,11 +48,13 @@ def dpmpp_2m(
     Args:
         solver_type: Weight of D, "midpoint" or "heun".
         lower_order_final: The last step is of first order.
-        released: The published rule of orders: second order over steps that grow too much for it as well.
+        released: The published rule of orders: second order over steps that grow too much for it as well, and an ending of
+            first order only below 15 steps.
+        euler_at_final: The last step is of first order, whatever lower_order_final and the end of the run say.
     """
     history: History = []
     longest = OVERSHOOTS if solver_type == "heun" else math.inf
-    orders = usable_orders(2, grid, lower_order_final, released, longest)
+    orders = ended(usable_orders(2, grid, lower_order_final, released, longest), euler_at_final)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
@@ -78,6 +87,7 @@ def third_differences(history: History, h: float, released: bool) -> tuple[Any, 
     variants=({"released": True},),
     multistep=True,
     lower=("dpmpp-2m", {}),
+    option_examples=(ENDING,),
 )
 def dpmpp_3m(
     model: Any,
@@ -86,6 +96,7 @@ def dpmpp_3m(
     noise: Any,
     released: bool = False,
     lower_order_final: bool = True,
+    euler_at_final: bool = False,
 ) -> Any:
     """DPM-Solver++(3M): x+ = (t/s) x + alpha_t [(1 - r) m_0 + h phi_2(-h) D1 + h phi_3(-h) D2].
 
@@ -99,9 +110,10 @@ def dpmpp_3m(
     Args:
         released: The published second difference and rule of orders.
         lower_order_final: The last step is of first order, the one before it at most of second.
+        euler_at_final: As in `dpmpp-2m`.
     """
     history: History = []
-    orders = usable_orders(3, grid, lower_order_final, released)
+    orders = ended(usable_orders(3, grid, lower_order_final, released), euler_at_final)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]

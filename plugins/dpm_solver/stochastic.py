@@ -11,7 +11,7 @@ from solverkit import Grid, Level
 from solverkit.errors import OptionError
 from solverkit.steps import OVERSHOOTS, History, contraction, phi, step_length, usable_orders
 
-from .multistep import ENDING, third_differences
+from .multistep import ENDING, ended, third_differences
 from .singlestep import LU_2022B
 
 
@@ -45,6 +45,7 @@ def _noise(x: Any, s: Level, t: Level, eta: float, s_noise: float, noise: Any) -
     variants=({"eta": 0.0}, {"eta": 0.5, "solver_type": "heun"}),
     multistep=True,
     lower=("ddpm", {}),
+    option_examples=(ENDING,),
 )
 def dpmpp_2m_sde(
     model: Any,
@@ -56,10 +57,12 @@ def dpmpp_2m_sde(
     solver_type: Literal["midpoint", "heun"] = "midpoint",
     lower_order_final: bool = True,
     released: bool = False,
+    euler_at_final: bool = False,
 ) -> Any:
     """DPM-Solver++(2M) SDE: r^(1 + eta) in place of r, plus noise t sqrt(1 - r^(2 eta)) z.
 
     Second order in law, one evaluation a step. eta = 0 with solver_type "midpoint" is `dpmpp-2m`; eta = 1 the reverse SDE.
+    With released=True and lower_order_final=False it is the DPM sampler of CogVideoX (CogVideoXDPMScheduler of diffusers).
     Source: Lu et al. 2022b (DPM-Solver++), section 5; k-diffusion, sample_dpmpp_2m_sde.
 
     Args:
@@ -67,13 +70,14 @@ def dpmpp_2m_sde(
         s_noise: Standard deviation of the noise.
         solver_type: Weight of the difference: (1 - r^(1+eta)) / 2, or (1 + eta) h phi_2(-(1 + eta) h).
         lower_order_final: The last step is of first order.
-        released: The published rule of orders, for steps of any growth.
+        released: The published rule of orders: for steps of any growth, with an ending only below 15 steps.
+        euler_at_final: As in `dpmpp-2m`.
     """
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
     longest = OVERSHOOTS if solver_type == "heun" else math.inf
-    orders = usable_orders(2, grid, lower_order_final, released, longest, 1 + eta)
+    orders = ended(usable_orders(2, grid, lower_order_final, released, longest, 1 + eta), euler_at_final)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:1]]
@@ -95,6 +99,7 @@ def dpmpp_2m_sde(
     variants=({"eta": 0.0}, {"eta": 0.0, "released": True}, {"eta": 0.5}),
     multistep=True,
     lower=("dpmpp-2m-sde", {}),
+    option_examples=(ENDING,),
 )
 def dpmpp_3m_sde(
     model: Any,
@@ -105,6 +110,7 @@ def dpmpp_3m_sde(
     s_noise: float = 1.0,
     released: bool = False,
     lower_order_final: bool = True,
+    euler_at_final: bool = False,
 ) -> Any:
     """DPM-Solver++(3M) SDE: 3M with g = (1 + eta) h in the phi-functions, plus noise t sqrt(1 - r^(2 eta)) z.
 
@@ -116,11 +122,12 @@ def dpmpp_3m_sde(
         eta, s_noise: As in `dpmpp-2m-sde`.
         lower_order_final: The last step is of first order, the one before it at most of second.
         released: The published second difference and rule of orders.
+        euler_at_final: As in `dpmpp-2m`.
     """
     if eta < 0:
         raise OptionError(f"eta must be at least 0, got {eta}.")
     history: History = []
-    orders = usable_orders(3, grid, lower_order_final, released, stretch=1 + eta)
+    orders = ended(usable_orders(3, grid, lower_order_final, released, stretch=1 + eta), euler_at_final)
     for order, (s, t) in zip(orders, grid.steps()):
         m0 = model(x, s)
         history = [(s, m0), *history[:2]]

@@ -15,6 +15,7 @@ from ..errors import GridError, OptionError
 from ..process.level import FLOW_FRAME, from_ratio, to_ratio
 from ..process.schedule import Schedule
 from ..registry.hookspecs import hookimpl
+from .beta import beta_quantile
 
 
 def _range(schedule: Schedule, ratio_max: float | None, ratio_min: float | None) -> tuple[float, float]:
@@ -54,6 +55,30 @@ def karras(
     a, b = from_ratio(high, frame) ** (1 / rho), from_ratio(low, frame) ** (1 / rho)
     s = [float(v) for v in (a + u * (b - a)) ** rho]
     s[0] = from_ratio(high, frame)
+    return _ended((to_ratio(v, frame) for v in s), last)
+
+
+def beta(
+    schedule: Schedule,
+    n: int,
+    alpha: float = 0.6,
+    beta: float = 0.6,
+    ratio_max: float | None = None,
+    ratio_min: float | None = None,
+    last: str = "zero",
+) -> list[float]:
+    """sigma at even quantiles of a Beta(alpha, beta) distribution between its ends; in the flow frame the same rule on s.
+
+    alpha = beta = 1 is uniform in sigma; below 1 levels crowd at both ends. Lee et al. 2024 (arXiv 2407.12173),
+    who lay out timesteps so; on sigma as diffusers has it (`use_beta_sigmas`).
+    """
+    if not (0 < alpha < math.inf and 0 < beta < math.inf):
+        raise OptionError(f"alpha and beta must be positive, got {alpha!r} and {beta!r}.")
+    high, low = _range(schedule, ratio_max, ratio_min)
+    frame = schedule.frame if math.isinf(high) else 0
+    a, b = from_ratio(high, frame), from_ratio(low, frame)
+    s = [b + beta_quantile(1 - float(u), alpha, beta) * (a - b) for u in _nodes(n, last)]
+    s[0] = a
     return _ended((to_ratio(v, frame) for v in s), last)
 
 
@@ -171,6 +196,7 @@ def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "ze
 @hookimpl
 def register_grids(register: Callable[..., None]) -> None:
     register("karras", karras, reference="Karras et al. 2022, eq. 5")
+    register("beta", beta, reference="Lee et al. 2024, arXiv 2407.12173")
     register("log-snr", log_snr, reference="Lu et al. 2022, section 3.3")
     register("time-uniform", time_uniform, reference="Lu et al. 2022, appendix D")
     register("time-quadratic", time_quadratic, reference="Song et al. 2021 (DDIM), appendix D.2")
