@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import ScheduleError, UnknownNameError
+from ..process.cosine import CosineVP
 from ..process.schedule import EDM, VE, Flow, Schedule
 from ..process.variance_preserving import VP
 
@@ -29,6 +30,9 @@ _FLOW_PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "flow_prediction"
 
 # no prediction_type: what the network returns is always eps - x_0
 _VELOCITY_CLASSES = ("FlowMatchEuler", "FlowMatchHeun", "FlowMatchLCM", "LTXEulerAncestralRF")
+
+# classes whose process is no other's -> their reader
+_OWN = {"DDPMWuerstchenScheduler": "cosine", "IPNDMScheduler": "dance", "MiniMaxH3Scheduler": "minimax"}
 
 # classes that diffusers hides behind scipy and torchsde: without those packages their signatures cannot be read
 _HIDDEN_VP = {
@@ -140,7 +144,9 @@ def class_defaults(name: str) -> dict[str, Any] | None:
 
 
 def _family(name: str, defaults: Mapping[str, Any] | None, config: Mapping[str, Any]) -> str:
-    """vp, flow, edm or ve: by the class that wrote the config, else by the keys."""
+    """The name of a reader: by the class that wrote the config, else by the keys."""
+    if name in _OWN:
+        return _OWN[name]
     raw_flow = "base_shift" in config or "shift" in config
     flow = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
     betas = any(config.get(key) is not None for key in ("beta_schedule", "trained_betas"))
@@ -258,7 +264,29 @@ def _ve_epsilon(config: _Config) -> tuple[Schedule, str]:
     return VE(config.number("sigma_min", 0.002), config.number("sigma_max")), "epsilon"
 
 
-_READERS = {"vp": _vp, "flow": _flow, "edm": _edm, "continuous": _continuous, "ve": _ve, "ve_epsilon": _ve_epsilon}
+def _cosine(config: _Config) -> tuple[Schedule, str]:
+    return CosineVP(config.number("s", 0.008), power=config.number("scaler", 1.0)), "epsilon"
+
+
+def _dance(config: _Config) -> tuple[Schedule, str]:
+    """Dance Diffusion's alpha = cos(pi t / 2), sigma = sin(pi t / 2); the network answers alpha eps - sigma x_0."""
+    if config.get("trained_betas") is not None:
+        raise ScheduleError(
+            f"the {config.name} has trained_betas, which are there the sigmas of one run of that length and say nothing "
+            f"about others; leave them out. {ADVICE}"
+        )
+    return CosineVP(offset=0.0, bound=0.0), "v_prediction"
+
+
+def _minimax(config: _Config) -> tuple[Schedule, str]:
+    """MiniMax H3: told 1 - t, and the velocity points to the data."""
+    return Flow(shift=config.number("shift", 12.0), data_at=1), "flow_prediction"
+
+
+_READERS = {
+    "vp": _vp, "flow": _flow, "edm": _edm, "continuous": _continuous, "ve": _ve, "ve_epsilon": _ve_epsilon,
+    "cosine": _cosine, "dance": _dance, "minimax": _minimax,
+}  # fmt: skip
 
 
 def _from_alpha_bar(alpha_bar: Callable[[float], float], steps: int) -> tuple[float, ...]:

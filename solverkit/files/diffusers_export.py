@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ScheduleError
+from ..process.cosine import CosineVP
 from ..process.schedule import EDM, VE, Flow, Schedule
 from ..process.variance_preserving import DiscreteVP
 from .diffusers_config import from_config
@@ -39,6 +40,9 @@ def to_config(schedule: Schedule, prediction: str) -> dict[str, Any] | None:
         config = {"_class_name": name, "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
         config["sigma_data"] = schedule.sigma_data
         config["prediction_type"] = "v_prediction" if prediction == "edm_v" else "epsilon"
+    elif isinstance(schedule, CosineVP):
+        bounded = {"_class_name": "DDPMWuerstchenScheduler", "s": schedule.offset, "scaler": schedule.power}
+        config = bounded if schedule.bound else {"_class_name": "IPNDMScheduler"}
     elif isinstance(schedule, VE):
         config = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": schedule.sigma_min, "sigma_max": schedule.sigma_max}
     else:
