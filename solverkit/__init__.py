@@ -29,7 +29,8 @@ _NAMES = {
     "registry.declare": "sampler",
     "gaussian.stats": "GaussianStats",
     "gaussian.class_stats": "ClassStats",
-    "pipelines.scheduler": "SolverKitScheduler SchedulerMixin restore_native",  # diffusers loads by the mixin beside it
+    "pipelines.restore": "restore_native",
+    "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = (
@@ -92,14 +93,12 @@ if TYPE_CHECKING:
     from .grid.named import make_grid as make_grid
     from .model.denoiser import Denoiser as Denoiser
     from .model.denoiser import wrap as wrap
+    from .pipelines.restore import restore_native as restore_native
     from .pipelines.scheduler import (
         SchedulerMixin as SchedulerMixin,
     )
     from .pipelines.scheduler import (
         SolverKitScheduler as SolverKitScheduler,
-    )
-    from .pipelines.scheduler import (
-        restore_native as restore_native,
     )
     from .plan.plan import Plan as Plan
     from .plan.plan import State as State

@@ -87,8 +87,9 @@ def usable_orders(
             fewer than 15 steps.
     """
     n = len(grid) - 1
-    finite = [math.isfinite(s.lam) and t > 0 for s, t in zip(grid.levels, grid.levels[1:])]
-    length = [stretch * step_length(s, t) if ok else math.inf for ok, s, t in zip(finite, grid.levels, grid.levels[1:])]
+    finite = [math.isfinite(s.lam) and math.isfinite(t.lam) for s, t in zip(grid.levels, grid.levels[1:])]
+    steps = zip(finite, grid.levels, grid.levels[1:])
+    length = [stretch * abs(step_length(s, t)) if ok else math.inf for ok, s, t in steps]
     calm = [i > 0 and finite[i] and finite[i - 1] and (released or length[i] <= GROWTH * length[i - 1]) for i in range(n)]
     orders = []
     for i in range(n):

@@ -1,4 +1,4 @@
-"""The descending noise levels of a run."""
+"""The noise levels of a run: descending, or ascending where data is turned into noise."""
 
 from __future__ import annotations
 
@@ -17,33 +17,39 @@ SAME = 1e-9  # relative: levels nearer than this are one; a step between them wo
 
 @dataclass(frozen=True)
 class Grid:
-    """Descending levels of one run. Indexing gives a `Level`, `steps()` the pairs (s, t) with s > t.
+    """Descending levels of one run. Indexing gives a `Level`, `steps()` the pairs (s, t) with s > t (s < t where it rises).
 
     Args:
-        levels: Levels of one frame, strictly descending. Build them with `Grid.from_ratios` or `make_grid`.
+        levels: Levels of one frame, strictly descending, or ascending where `rising`. Build them with `Grid.from_ratios` or
+            `make_grid`.
         schedule: What the levels were made from.
         on_step: Called whenever a step begins; a trace learns from it which evaluations start a step.
         before: How many steps of the run lie before this grid, where it is the tail of a longer one.
+        rising: The run goes from data to noise. The steps of the probability-flow ODE are the same formulas either way.
 
     Raises:
-        GridError: NaN, rising or negative levels, or fewer than two.
+        GridError: NaN or negative levels, levels in the wrong order, a rising run from 0, or fewer than two levels.
     """
 
     levels: tuple[Level, ...]
     schedule: Schedule
     on_step: Callable[[], None] | None = field(default=None, compare=False, repr=False)
     before: int = 0
+    rising: bool = False
 
     def __post_init__(self) -> None:
         values = [float(s) for s in self.levels]
         if any(math.isnan(s) or s < 0 for s in values):
             raise GridError(f"noise levels must be numbers >= 0, got {show(values)}.")
+        verb, order = ("rise", "ascending") if self.rising else ("fall", "descending")
         for s, t in pairwise(values):
-            if t > s:
-                raise GridError(f"noise levels must fall, got {s:.6g} followed by {t:.6g}; sort them in descending order.")
+            if (t < s) if self.rising else (t > s):
+                raise GridError(f"noise levels must {verb}, got {s:.6g} followed by {t:.6g}; sort them in {order} order.")
+        if self.rising and values and values[0] == 0:
+            raise GridError("a rising run must start above 0, where a prediction of x_0 says nothing about the noise.")
         merged: list[Level] = []
         for level in self.levels:
-            if not merged or merged[-1] - level > SAME * merged[-1]:
+            if not merged or abs(merged[-1] - level) > SAME * merged[-1]:
                 merged.append(level)
         if len(merged) < 2:
             raise GridError(f"a run needs at least two different noise levels, got {show(values)}.")
@@ -78,7 +84,7 @@ class Grid:
             self.on_step()
 
     def steps(self) -> Iterator[tuple[Level, Level]]:
-        """The steps (s, t), s > t, from the first level to the last."""
+        """The steps (s, t) from the first level to the last."""
         for s, t in pairwise(self.levels):
             self.begin_step()
             yield s, t
@@ -104,7 +110,7 @@ class Grid:
         return self.at(from_log_snr(lam, self.frame))
 
     def _neighbours(self, s: float) -> tuple[float, ...]:
-        ascending = [float(level) for level in reversed(self.levels)]
+        ascending = sorted(float(level) for level in self.levels)
         i = bisect_left(ascending, s)
         return tuple(ascending[max(i - 1, 0) : i + 1])
 

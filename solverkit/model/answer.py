@@ -48,6 +48,12 @@ def fit_channels(out: torch.Tensor, x: torch.Tensor, name: str) -> torch.Tensor:
     )
 
 
+def learned_half(out: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
+    """What a network says of the variance: the second half of the channels, or None where there is none."""
+    axis = None if out.shape == x.shape else _doubled(tuple(out.shape), x)
+    return None if axis is None else out.narrow(axis, x.shape[axis], x.shape[axis])
+
+
 def _doubled(shape: tuple[int, ...], x: torch.Tensor) -> int | None:
     """The axis along which a shape is twice x's; None if it is another shape."""
     for axis in (1, -1) if x.ndim > 1 else ():

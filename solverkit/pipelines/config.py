@@ -1,4 +1,4 @@
-"""The config of `SolverKitScheduler`: all keys of the native class that it stands in for, and four of its own.
+"""The config of `SolverKitScheduler`: all keys of the native class that it stands in for, and six of its own.
 
 Nothing of the native config is lost, so that `DDIMScheduler.from_config(ours.config)` gives back what there was.
 """
@@ -13,10 +13,23 @@ from ..errors import OptionError, ScheduleError, nearest
 from ..files.diffusers_config import class_defaults
 from ..grid.named import parse_grid
 from ..registry.registry import SamplerCard, resolve
-from .convention import native_class
+from .convention import Convention
+from .inversion import require_invertible
+from .native_layout import layout_class, own_class, peer_of
+from .peers import METHOD_KEYS, PEERS, Peer, forward_class, inverting
+from .writer import native_class
 
-OWN = ("sampler", "grid", "sampler_options", "native_class")
+OWN = ("sampler", "grid", "sampler_options", "native_class", "layout_class", "inverse")
 SAMPLER = "dpmpp-2m"
+KEPT = ("_use_default_values",)
+
+# keywords of pipelines' and models' loaders that are passed on to every component
+LOADERS = (
+    "torch_dtype", "dtype", "variant", "device_map", "max_memory", "offload_folder", "offload_state_dict",
+    "low_cpu_mem_usage", "use_safetensors", "trust_remote_code", "custom_revision", "quantization_config", "from_flax",
+    "use_flax", "use_onnx", "provider", "sess_options", "output_loading_info", "mirror", "disable_mmap", "dduf_entries",
+    "use_keep_in_fp32_modules", "parallel_config", "keep_in_fp32_modules", "attn_implementation", "custom_pipeline",
+)  # fmt: skip
 
 # keys that are read here, whichever class they come from
 _READ = (
@@ -26,6 +39,7 @@ _READ = (
     "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "flow_shift", "shift", "shift_terminal",
     "use_dynamic_shifting", "time_shift_type", "invert_sigmas", "final_sigmas_type", "sigma_min", "sigma_max",
     "sigma_data", "sigma_schedule", "rho", "timestep_type", "interpolation_type", "integer_time", "variance_type",
+    "set_alpha_to_one", "stochastic_sampling",
 )  # fmt: skip
 
 
@@ -33,45 +47,72 @@ def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     """The whole config of a scheduler: the class's defaults, then the config, then what the user overrides.
 
     Args:
-        config: A native scheduler's config, or one of ours.
+        config: A native scheduler's config, one of ours, or a part of one: what it lacks are the defaults of its class.
         overrides: Own keys (`OWN`) and native ones.
 
     Raises:
         OptionError: an override that nobody knows, or an option that the sampler does not have.
         ScheduleError: a config whose class cannot be told.
     """
-    overrides = {key: plain(key, value) for key, value in overrides.items()}
+    overrides = {key: plain(key, value) for key, value in overrides.items() if key not in KEPT}
     config = {key: plain(key, value) for key, value in config.items()}
     before = {key: value for key, value in config.items() if key in OWN}
     if config.get("_class_name") not in (None, "SolverKitScheduler"):
-        before.pop("native_class", None)  # a native class that took one of our configs over wrote this one
-    native = {key: value for key, value in config.items() if key not in OWN and key != "_class_name"}
-    name = overrides.get("native_class") or before.get("native_class") or native_class(config)
-    defaults = class_defaults(name)
+        for key in ("native_class", "inverse"):  # a native class that took one of our configs over wrote this one
+            before.pop(key, None)
+    native = {key: value for key, value in config.items() if key not in OWN and key not in ("_class_name", *KEPT)}
+    changed = overrides.get("sampler", before.get("sampler")) != before.get("sampler")
+    sampler = overrides.get("sampler") or before.get("sampler") or SAMPLER
+    named = overrides.pop("native_class", None)
+    name = named or before.get("native_class") or native_class(config, {**native, **overrides}, sampler)
+    if of_inverse := inverting(name):
+        sampler = overrides.get("sampler") or before.get("sampler") or of_inverse
+    defaults = class_defaults(forward_class(name))
     if defaults is None:
         raise ScheduleError(f"diffusers has no scheduler {name!r}; native_class names the class that wrote the config.")
-    known = [*OWN, *_READ, *defaults, *(key for key in native if not key.startswith("_"))]
+    defaults = {**defaults, **(class_defaults(name) or {})}
+    turned = overrides.pop("inverse", None)
+    _known(overrides, native, {**defaults, **_defaults_of(sampler)}, name, PEERS.get(str(sampler).partition(":")[0]))
+    given = overrides.pop("sampler_options", None)
+    kept = {} if changed else before.get("sampler_options")
+    _one_shift(overrides, native, defaults)
+    own = {
+        "sampler": overrides.pop("sampler", None) or sampler,
+        "grid": overrides.pop("grid", before.get("grid")),
+        "sampler_options": copy.deepcopy((kept or {}) if given is None else given),
+        "native_class": forward_class(name),
+        "layout_class": overrides.pop("layout_class", named or (None if changed else before.get("layout_class"))),
+        "inverse": (before.get("inverse", False) or of_inverse is not None) if turned is None else turned,
+    }
+    by_default = [*config.get("_use_default_values", ()), *(key for key in defaults if key not in native)]
+    if native.get("variance_type") is None and "variance_type" not in defaults:
+        by_default.append("variance_type")  # pipelines read it of every class; no other class is to
+    native = {"variance_type": None, **defaults, **native, **overrides}
+    check({**native, **own})
+    native["_use_default_values"] = [key for key in dict.fromkeys(by_default) if key not in (*overrides, *OWN)]
+    return {**native, **own}
+
+
+def _defaults_of(sampler: Any) -> dict[str, Any]:
+    """The keys of the sampler's own classes."""
+    peer = PEERS.get(str(sampler).partition(":")[0])
+    return {} if peer is None else {k: v for name in peer.classes.values() for k, v in (class_defaults(name) or {}).items()}
+
+
+def _known(
+    overrides: Mapping[str, Any], native: Mapping[str, Any], keys: Mapping[str, Any], name: str, peer: Peer | None
+) -> None:
+    """Raises OptionError for an override that nobody reads; it says what does what a method's key means."""
+    known = [*OWN, *_READ, *keys, *(key for key in native if not key.startswith("_"))]
     for key in overrides:
+        read = peer is not None and (key in peer.options.values() or peer.fixed.get(key) == overrides[key])
+        if key in METHOD_KEYS and not read:
+            raise OptionError(f"{key}={overrides[key]!r} says what a native class does; here that is {METHOD_KEYS[key]}.")
         if key not in known:
             raise OptionError(
                 f"SolverKitScheduler has no config key {key!r}.{nearest(key, known)} Its own are {', '.join(OWN)}; options "
                 f"of the sampler go to sampler_options={{...}}; all others are those of {name}."
             )
-    kept = {} if overrides.get("sampler", before.get("sampler")) != before.get("sampler") else before.get("sampler_options")
-    given = overrides.pop("sampler_options", None)
-    _one_shift(overrides, native, defaults)
-    own = {
-        "sampler": overrides.pop("sampler", None) or before.get("sampler") or SAMPLER,
-        "grid": overrides.pop("grid", before.get("grid")),
-        "sampler_options": copy.deepcopy((kept or {}) if given is None else given),
-        "native_class": name,
-    }
-    overrides.pop("native_class", None)
-    native = {**defaults, "variance_type": None, **native, **overrides}
-    check({**native, **own})
-    by_default = config.get("_use_default_values", ())
-    native["_use_default_values"] = [key for key in by_default if key not in (*overrides, *OWN)]
-    return {**native, **own}
 
 
 def plain(key: str, value: Any) -> Any:
@@ -123,14 +164,25 @@ def check(own: Mapping[str, Any]) -> SamplerCard:
         raise OptionError(f"sampler_options must be a dict, got {own['sampler_options']!r:.80}.")
     card.check(dict(own["sampler_options"]))
     if own.get("timestep_spacing") not in (None, "leading", "linspace", "trailing"):
-        raise OptionError(
-            f"timestep_spacing must be 'leading', 'linspace' or 'trailing', got {own['timestep_spacing']!r}."
-        )
+        raise OptionError(f"timestep_spacing must be 'leading', 'linspace' or 'trailing', got {own['timestep_spacing']!r}.")
     if own["grid"] is not None:
         if not isinstance(own["grid"], str):
             raise OptionError(f"grid must be the name of a grid or None (the native layout), got {own['grid']!r:.80}.")
         parse_grid(own["grid"])
+    if not isinstance(own.get("inverse", False), bool):
+        raise OptionError(f"inverse must be True (from data to noise) or False, got {own['inverse']!r:.80}.")
+    if own.get("inverse"):
+        require_invertible(own, card)
     return card
+
+
+def options(config: Mapping[str, Any], convention: Convention, card: SamplerCard) -> dict[str, Any]:
+    """The sampler's options: those that the user chose, and on the native layout else what the native class would do."""
+    chosen = dict(config["sampler_options"])
+    peer, (name, keys) = peer_of(config), layout_class(config, convention)
+    if peer is None or config["grid"] is not None or name != own_class(config, convention):
+        return chosen
+    return {**peer.chosen(name, keys, {k: v for k, v in card.defaults.items() if k not in card.preset}), **chosen}
 
 
 def settings(config: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ The classes of diffusers hold their latents in one of two ways, and a pipeline r
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from typing import Any
 import torch
 
 from ..errors import OptionError, ScheduleError
-from ..files.diffusers_config import class_defaults, from_config
+from ..files.diffusers_config import from_config
 from ..model.prediction import denoised_weights, input_scale
+from ..process.cosine import CosineVP
 from ..process.level import Level, from_ratio, to_ratio
 from ..process.schedule import EDM, Flow, Schedule
 from ..process.variance_preserving import DiscreteVP
@@ -27,7 +27,6 @@ from ..process.variance_preserving import DiscreteVP
 _UNIT_ALPHA = ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "KDPM2", "DPMSolverSDE")
 
 _REFUSED = {
-    "Inverse": "runs from data to noise",
     "LCM": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
     "TCD": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
     "RePaint": "resamples between the steps of its pipeline",
@@ -46,6 +45,7 @@ class Convention:
         clip: The denoised prediction is clipped to [-clip, clip]; None does not.
         threshold: Dynamic thresholding: (quantile, largest value); None does not.
         start_at_spread: `init_noise_sigma` is sqrt(sigma_max^2 + 1) rather than sigma_max.
+        ends_unit_alpha: The latents are x / alpha at the end of a run, which matters where that is not at 0.
     """
 
     schedule: Schedule
@@ -55,6 +55,7 @@ class Convention:
     clip: float | None = None
     threshold: tuple[float, float] | None = None
     start_at_spread: bool = False
+    ends_unit_alpha: bool | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, Any], name: str) -> Convention:
@@ -66,6 +67,11 @@ class Convention:
         reason = next((why for part, why in _REFUSED.items() if part in name), None)
         if reason is not None:
             raise ScheduleError(f"{name} {reason}; SolverKitScheduler cannot take its place.")
+        if config.get("stochastic_sampling"):
+            raise ScheduleError(
+                f"the {name} has stochastic_sampling=True: each step draws fresh noise at the next level, as samplers "
+                "of distilled networks do, and no sampler here does that yet. stochastic_sampling=False runs the ODE."
+            )
         inverted = bool(config.get("invert_sigmas", False))
         schedule, prediction = from_config({**config, "_class_name": name, "invert_sigmas": False})
         if inverted and not (isinstance(schedule, Flow) and prediction == "flow_prediction"):
@@ -107,9 +113,18 @@ class Convention:
         """What the pipeline's `timesteps` say at a level."""
         return self._time_scale - level.time if self.inverted else level.time
 
-    def ratio(self, time: float) -> float:
+    def untold(self, told: float) -> float:
+        """The schedule's time where the pipeline's `timesteps` say `told`."""
+        return self._time_scale - told if self.inverted else told
+
+    def ratio(self, told: float) -> float:
         """sigma / alpha at a told time."""
-        return self.schedule.ratio(self._time_scale - time if self.inverted else time)
+        return self.schedule.ratio(self.untold(told))
+
+    @property
+    def to_data(self) -> bool:
+        """The network of a flow predicts x_0 - eps."""
+        return self.inverted or (self.prediction == "flow_prediction" and getattr(self.schedule, "data_at", 0) == 1)
 
     @property
     def _time_scale(self) -> float:
@@ -130,7 +145,15 @@ class Convention:
 
     def scale(self, level: Level) -> float:
         """The pipeline's latents are this times the frame's state."""
-        return 1.0 / level.alpha if self.unit_alpha else level.scale
+        return self.scale_of(level, self.unit_alpha)
+
+    def end_scale(self, level: Level) -> float:
+        """The same at the end of a run."""
+        return self.scale_of(level, self.unit_alpha if self.ends_unit_alpha is None else self.ends_unit_alpha)
+
+    def scale_of(self, level: Level, unit_alpha: bool) -> float:
+        """The same for latents of either kind."""
+        return 1.0 / level.alpha if unit_alpha and isinstance(self.schedule, DiscreteVP) else level.scale
 
     def input_scale(self, level: Level) -> float:
         """`scale_model_input`: what the latents are multiplied by before the network sees them."""
@@ -142,7 +165,7 @@ class Convention:
         """(w_x, w_out): denoised = w_x * latents + w_out * model_output."""
         alpha, sigma = level.alpha * level.scale, float(level) * level.scale
         w_x, w_out = denoised_weights(self.prediction, alpha, sigma, getattr(self.schedule, "sigma_data", 1.0))
-        return w_x * level.scale / self.scale(level), -w_out if self.inverted else w_out
+        return w_x * level.scale / self.scale(level), -w_out if self.to_data else w_out
 
     def marginal(self, level: Level) -> tuple[float, float]:
         """(a, b): noisy latents = a * clean + b * noise."""
@@ -156,8 +179,8 @@ class Convention:
             OptionError: the process has none.
         """
         if isinstance(self.schedule, Flow):
-            return (1.0, -1.0) if self.inverted else (-1.0, 1.0)
-        if not isinstance(self.schedule, DiscreteVP):
+            return (1.0, -1.0) if self.to_data else (-1.0, 1.0)
+        if not isinstance(self.schedule, (DiscreteVP, CosineVP)):
             raise OptionError(f"networks on {type(self.schedule).__name__} are not trained on a velocity.")
         return -float(level) * level.scale, level.alpha * level.scale
 
@@ -175,41 +198,15 @@ class Convention:
             return denoised.clamp(-bound, bound) / bound
         return denoised if self.clip is None else denoised.clamp(-self.clip, self.clip)
 
-    def init_noise_sigma(self, sigma_max: float) -> float:
-        """What pipelines multiply unit noise by."""
+    def init_noise_sigma(self, sigmas: torch.Tensor) -> Any:
+        """What pipelines multiply unit noise by, for `sigmas` as they read them; a tensor where native classes have one."""
         if not self.unit_alpha and not isinstance(self.schedule, EDM):
             return 1.0
-        return math.hypot(sigma_max, 1.0) if self.start_at_spread else sigma_max
+        largest = sigmas[torch.isfinite(sigmas)].max()
+        start = torch.hypot(largest, torch.ones_like(largest)) if self.start_at_spread else largest
+        return start if self.unit_alpha else float(start)
 
 
-def native_class(config: Mapping[str, Any]) -> str:
-    """The scheduler class that a config came from: what it says, or the class whose keys it has.
-
-    A scheduler that was never saved has no `_class_name` in its config, but all keys of its class.
-
-    Raises:
-        ScheduleError: no class of diffusers has these keys.
-    """
-    if name := config.get("_class_name"):
-        return str(name)
-    import diffusers
-
-    keys = {key for key in config if not key.startswith("_")}
-    found: dict[str, int] = {}
-    for name in dir(diffusers):
-        if name.endswith("Scheduler") and "Flax" not in name and inspect.isclass(getattr(diffusers, name, None)):
-            known = set(class_defaults(name) or ())
-            if known and known <= keys:
-                found[name] = len(known)
-    best = [name for name, size in found.items() if size == max(found.values())]
-    for name in sorted(best, key=lambda n: ("Inverse" in n, "Parallel" in n, "Ancestral" in n, "DPMS" in n, n)):
-        try:
-            Convention.read(config, name)
-        except ScheduleError:
-            continue
-        return name
-    raise ScheduleError(
-        f"cannot tell which scheduler wrote a config with the keys {sorted(keys)[:8]}: it has no '_class_name', and "
-        + (f"its keys are those of {best[0]}, which cannot be run. " if best else "they are those of no known class. ")
-        + "Pass scheduler.config, or name the class: native_class='DDIMScheduler' or so."
-    )
+def unit_alpha(name: str) -> bool:
+    """Whether the latents of a native class on VP are x / alpha."""
+    return name.startswith(_UNIT_ALPHA)

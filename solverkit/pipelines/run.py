@@ -1,65 +1,57 @@
-"""The state of one run of `SolverKitScheduler`: everything that `set_timesteps` resets and `step` changes."""
+"""The state of one run of `SolverKitScheduler`: everything that a step changes."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock, get_ident
+from typing import Any, cast
 
 import torch
 
 from ..errors import OptionError, SolverKitError
-from ..plan.plan import Plan, State, begin
-from ..process.level import Level
-from ..process.schedule import Flow
-from ..process.variance_preserving import DiscreteVP
-from .convention import Convention
-from .native_plan import NativePlan
+from ..plan.plan import State
+from .latents import count, fitted, repeated, version
+from .stepper import Stepper
+from .timetable import Timetable, nearest
 
-ANOTHER_THREAD = (
-    "this scheduler is in the middle of a run that another thread began with set_timesteps. One scheduler drives one run "
-    "at a time: give each pipeline its own, copy.deepcopy(pipe.scheduler), and call set_timesteps in the thread that runs "
-    "the loop."
+ANOTHER_LOOP = (
+    "this scheduler is in the middle of a run that another loop or another thread drives. One scheduler drives one run at "
+    "a time: give each pipeline its own, copy.deepcopy(pipe.scheduler)."
 )
+
+
+COMMIT = Lock()  # nobody else's step comes between looking at a scheduler's run and replacing it
 
 
 @dataclass
 class Run:
-    """One run, owned by the thread that began it. It may be copied and pickled at any moment.
+    """One run. It may be copied and pickled at any moment.
 
     A step works on a `fork` and puts it in place at its end: who kept the scheduler's `__dict__` has what it held then.
 
     Attributes:
-        convention: How the latents are to be read.
-        plan: All evaluations of the run, from the first timestep.
-        sigmas: The very tensor that the scheduler shows: an edit of it is noticed by its version.
-        version: The version of `sigmas` that the plan was made for.
-        config: The settings that the plan was made with.
-        lead: How many first-order steps fill its beginning.
-        asked: The arguments of `set_timesteps`.
-        idle: Evaluations after the plan's last that change nothing.
-        native: The plan from where the pipeline started; None before the first step.
+        table: All evaluations of the run, and what `set_timesteps` was asked.
+        timesteps, sigmas: The very tensors that the scheduler shows: an edit of sigmas is noticed by its version.
+        version: The version of `sigmas` that the table was made for.
+        stepper: The plan from where the pipeline started; None before the first step.
         step_index, begin_index: As pipelines read and write them.
         done: The evaluation that was made last; -1 before the first.
         before, after: The plan's state before and after it; `before` and `draws` let it be repeated.
         draws: The noise of that evaluation, by place (ordinal, s, t).
         shape: Of its latents; `shape_before` of those that `before` was made of.
+        returned: The latents that it returned, and their version.
         scaled: The first `scale_model_input` was seen (it applies a prelude).
         prepared: The latents are past the prelude: the state to go on from.
-        eta: What the pipeline passed at the first step; `traced_eta` is what the plan was traced with.
-        thread: Who began it; None after a copy, which belongs to whoever uses it first.
+        thread: Who made the last step; None before the first and after a copy.
+        ousted: The `timesteps` of the last runs that this one took the place of; held, so that addresses stay theirs.
     """
 
-    convention: Convention
-    plan: Plan
+    table: Timetable
+    timesteps: torch.Tensor
     sigmas: torch.Tensor
     version: Any
-    config: dict[str, Any]
-    lead: int = 0
-    asked: tuple[Any, ...] = ()
-    idle: int = 0
-    native: NativePlan | None = None
+    stepper: Stepper | None = None
     step_index: int | None = None
     begin_index: int | None = None
     done: int = -1
@@ -68,18 +60,22 @@ class Run:
     draws: dict[tuple[int, float, float], torch.Tensor] | None = None
     shape: tuple[int, ...] = ()
     shape_before: tuple[int, ...] = ()
+    returned: tuple[torch.Tensor, int] | None = None
     scaled: bool = False
     prepared: State | None = None
-    eta: float = 0.0
-    traced_eta: float = 0.0
-    thread: int | None = field(default_factory=threading.get_ident)
+    thread: int | None = None
+    ousted: tuple[torch.Tensor, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "thread": None, "version": version(self.sigmas) == self.version}
+        kept = self.returned
+        same = {"version": version(self.sigmas) == self.version, "returned": kept and (kept[0], count(kept[0]) == kept[1])}
+        return {**self.__dict__, "thread": None, "ousted": (), **same}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.version = version(self.sigmas) if state["version"] else None  # a copied tensor counts its versions anew
+        kept = self.returned
+        self.returned = (kept[0], count(kept[0])) if kept and kept[1] else None
 
     def fork(self) -> Run:
         """A shallow copy."""
@@ -88,35 +84,136 @@ class Run:
         return new
 
     @property
-    def length(self) -> int:
-        """How many timesteps the run has."""
-        return self.plan.nfe + self.idle
+    def unfinished(self) -> bool:
+        """A first step was made, and the last one was not."""
+        return self.step_index is not None and self.step_index < self.table.length
 
-    def level(self, index: int) -> Level:
-        """The level of a timestep; that of the end behind the last."""
-        return self.plan.levels[index] if index < self.plan.nfe else self.plan.grid[-1]
+    def find(self, timestep: Any) -> int:
+        """Where the loop starts: what the pipeline said, or the place of its timestep in `timesteps`.
 
-    def owned(self) -> None:
-        """Raises SolverKitError where another thread began the run."""
-        if self.thread is None:
-            self.thread = threading.get_ident()
-        if self.thread != threading.get_ident():
-            raise SolverKitError(ANOTHER_THREAD)
+        An element of `timesteps` is known by its address, which needs no copy from the device.
+        """
+        if self.begin_index is not None:
+            return self.begin_index
+        place = _place(timestep, self.timesteps)
+        return nearest(self.timesteps.tolist(), timestep, self.table.plan) if place is None else place
 
-    def restart(self, native: NativePlan | None) -> None:
-        """Begin at the first evaluation of a plan."""
-        self.native, self.before, self.after, self.draws = native, None, None, None
-        self.done = -1 if native is None else native.start - 1
+    def turn(self, timestep: Any, eta: float) -> int:
+        """Of which evaluation this step is; notes who makes it.
 
-    def state(self, index: int) -> tuple[State | None, tuple[int, ...]]:
-        """The plan's state before an evaluation (the last one again, or the one after it), and the shape it was made for.
+        A thread pool may make each step of one run in another thread. What tells two runs apart is that one of them is not
+        where its loop thinks.
 
-        None for the first evaluation.
+        Raises:
+            OptionError: one timestep a sample.
+            SolverKitError: another thread's run is in the way.
+        """
+        index, thread, told = self.step_index, get_ident(), self.timesteps
+        if isinstance(timestep, torch.Tensor):
+            next_one = thread == self.thread and index is not None and index < self.table.length
+            if next_one and timestep.data_ptr() - told.data_ptr() == cast(int, index) * told.element_size() != 0:
+                return cast(int, index)  # the element that is next
+            timestep = one(timestep) if timestep.ndim else timestep
+        if index is None:
+            self.adopt(timestep)
+        place, going = _place(timestep, self.timesteps), index is not None and index < self.table.length
+        if any(_place(timestep, old) is not None for old in self.ousted) or (going and place not in (None, index)):
+            raise SolverKitError(ANOTHER_LOOP)
+        if going and (place is not None or thread == self.thread):
+            self.thread = thread
+            return cast(int, index)
+        if index is None:
+            index = self.find(timestep)
+            if eta and (table := self.table.noisier(float(eta))) is not self.table:
+                self.table, self.stepper = table, None
+        elif index >= self.table.length:
+            if self.begin_index is None and float(timestep) != float(self.timesteps[-1]):
+                index = self.find(timestep)  # a loop over timesteps that are no loop
+        elif self.thread is not None and not self.expects(index, timestep):
+            raise SolverKitError(ANOTHER_LOOP)
+        self.step_index, self.thread = index, thread
+        return index
+
+    def adopt(self, timestep: Any) -> None:
+        """A loop that begins, over timesteps of an earlier `set_timesteps` with the same values, drives this run."""
+        for old in self.ousted:
+            if _place(timestep, old) == 0 and torch.equal(old, self.timesteps):
+                others = tuple(table for table in self.ousted if table is not old)
+                self.timesteps, self.ousted = old, (*others, self.timesteps)
+                return
+
+    def expects(self, index: int, timestep: Any) -> bool:
+        """The loop is at timestep `index`."""
+        told = float(timestep)
+        return abs(told - float(self.timesteps[index])) <= 1e-3 * max(1.0, abs(told))
+
+    def plan_from(self, index: int, x: torch.Tensor) -> Stepper | None:
+        """The plan that has timestep `index` in it, for latents like x; None where the timestep changes nothing.
+
+        It begins anew where the loop jumped, or where latents of another dtype come.
+
+        Raises:
+            SolverKitError: the run is finished.
+            TraceError: the sampler cannot start there.
+        """
+        stepper = self.stepper
+        done = self.done
+        if stepper is not None and (index == done + 1 or index == done >= stepper.start) and stepper.takes(index, x):
+            return stepper
+        if index >= self.table.length:
+            length = self.table.length
+            raise SolverKitError(f"the run is finished: it has {length} timesteps. Call set_timesteps to begin anew.")
+        if index >= self.table.plan.nfe:
+            return None
+        return self.restart(index, self.dtype(x))
+
+    def rest(self, index: int, x: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """A timestep of length zero, which pipelines make that repeat the smallest sigma: the latents stay."""
+        w_x, w_out = self.table.convention.weights(self.table.level(index))
+        self.step_index = index + 1
+        return x.to(output.dtype, copy=True), x * w_x + output * w_out, 1.0
+
+    @staticmethod
+    def dtype(x: torch.Tensor) -> torch.dtype:
+        """Of the plan for latents like x."""
+        return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+    def restart(self, index: int, dtype: torch.dtype) -> Stepper:
+        """Begin at a timestep: the plan from there, and no history.
+
+        Raises:
+            TraceError: the sampler cannot start there.
+        """
+        stepper = self.stepper
+        if stepper is None or stepper.start != index or stepper.dtype is not dtype:
+            stepper = self.table.stepper(index, dtype).placed(self.timesteps.device)
+        self.stepper, self.before, self.after, self.draws, self.done = stepper, None, None, None, index - 1
+        self.returned = None
+        return stepper
+
+    def entered(self, stepper: Stepper, index: int, x: torch.Tensor) -> tuple[Stepper, torch.Tensor, State]:
+        """The plan, the latents that evaluation `index` saw, and the plan's state before it.
+
+        Raises:
+            SolverKitError: the network cannot have seen the latents after the prelude.
         """
         if index == self.done:
-            return self.before, self.shape_before
-        self.draws = None
-        return self.after, self.shape
+            state, shape = self.before, self.shape_before
+        else:
+            state, shape, self.draws = self.after, self.shape, None
+        if state is not None and shape != x.shape and (state := fitted(state, shape, x)) is None:
+            stepper = self.restart(index, stepper.dtype)  # latents of another shape: the history is of no use
+        if state is not None and index > stepper.start:
+            return stepper, x, state
+        if stepper.prelude and self.prepared is not None:
+            return stepper, x, self.prepared
+        if stepper.prelude and not self.scaled:
+            raise SolverKitError(
+                "this sampler changes the latents before its first evaluation, and the pipeline asks the network without "
+                "calling scale_model_input. Do it first: latents = pipe.scheduler.prepare(latents, num_inference_steps), "
+                "with the arguments that the pipeline passes to set_timesteps, then pipe(latents=latents)."
+            )
+        return (stepper, *stepper.enter(x))
 
     def draw_like(
         self, x: torch.Tensor, fresh: Callable[[], torch.Tensor], given: torch.Tensor | None
@@ -133,114 +230,44 @@ class Run:
 
         return draw
 
-    def entered(self, native: NativePlan, x: torch.Tensor) -> tuple[torch.Tensor, State]:
-        """The latents that the first evaluation saw, and the plan's state there.
+    def commit(self, index: int, before: State, after: State, shape: tuple[int, ...], previous: torch.Tensor) -> None:
+        """Note that evaluation `index` was made of latents of a shape, and what it returned."""
+        self.before, self.after, self.shape_before, self.shape = before, after, shape, shape
+        self.done, self.step_index = index, index + 1
+        self.returned = (previous, count(previous)) if after.values else None
 
-        Raises:
-            SolverKitError: the network cannot have seen the latents after the prelude.
+    def unedited(self, index: int, sample: torch.Tensor) -> torch.Tensor | None:
+        """Where the latents of evaluation `index` are what the last step returned: None everywhere, else a mask.
+
+        Latents that were changed in place cannot be compared any more and count as unchanged.
         """
-        if not native.prelude:
-            return x, State(0, ())
-        if self.prepared is not None:
-            return x, self.prepared
-        if not self.scaled:
-            raise SolverKitError(
-                "this sampler changes the latents before its first evaluation, and the pipeline asks the network without "
-                "calling scale_model_input. Do it first: latents = pipe.scheduler.prepare(latents, num_inference_steps), "
-                "with the arguments that the pipeline passes to set_timesteps, then pipe(latents=latents)."
-            )
-        return begin(native.plan, x)
+        if self.returned is None or self.returned[0] is sample or index != self.done + 1:
+            return None
+        kept, its_version = self.returned
+        if kept.shape != sample.shape or count(kept) != its_version:
+            return None
+        same = sample == kept.to(sample.device)
+        return None if sample.device.type == "cpu" and bool(same.all()) else same
 
 
-def fitted(state: State, shape: tuple[int, ...], x: torch.Tensor) -> State | None:
-    """A state of latents of `shape` for a batch that guidance doubled, or halved again; None where they do not fit."""
-    if x.shape == shape:
-        return state
-    if x.shape[1:] != shape[1:] or (len(x) % shape[0] and shape[0] % len(x)):
+def _place(timestep: Any, table: torch.Tensor) -> int | None:
+    """The index of a timestep that is an element of this very table, by its address; None for any other value."""
+    if not isinstance(timestep, torch.Tensor) or timestep.dtype is not table.dtype or timestep.device != table.device:
         return None
-    values = [repeated(value, len(x)) if len(value) == shape[0] else value for value in state.values]
-    return State(state.index, tuple(values))
+    begin, size = table.data_ptr(), table.element_size()
+    place = timestep.data_ptr() - begin
+    return place // size if begin and 0 <= place < size * len(table) and place % size == 0 else None  # 0: it does not say
 
 
-def repeated(value: torch.Tensor, n: int) -> torch.Tensor:
-    """A kept value (B, ...) for n samples: repeated as torch.cat repeats a batch, or cut."""
-    if len(value) >= n:
-        return value[:n]
-    return value.repeat(n // len(value), *[1] * (value.ndim - 1))
-
-
-def version(tensor: torch.Tensor) -> Any:
-    """What changes when a tensor is edited; tensors of inference mode do not count their versions."""
-    return tuple(tensor.tolist()) if tensor.is_inference() else tensor._version
-
-
-def mixed(weights: Sequence[tuple[float, float]], x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """a x + b noise with one pair of weights, or one a sample; dtype and device of x."""
-    if len(set(weights)) == 1:
-        return x * weights[0][0] + noise * weights[0][1]
-    columns = torch.tensor(weights, dtype=torch.float32).to(x.device, x.dtype)
-    a, b = (column.reshape(-1, *[1] * (x.ndim - 1)) for column in columns.T)
-    return a * x + b * noise
-
-
-def wide(x: torch.Tensor) -> torch.Tensor:
-    """Half precision becomes float32; everything else stays."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def shown(
-    convention: Convention, levels: Sequence[Level], end: Level, device: torch.device | str | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`timesteps` (what the network is told; integers where all are) and `sigmas` (one more), as pipelines read them."""
-    told = [convention.told(level) for level in levels]
-    whole = isinstance(convention.schedule, DiscreteVP) and all(t == round(t) for t in told)
-    with torch.inference_mode(False):  # so that an edit of sigmas is seen
-        timesteps = torch.tensor(told, dtype=torch.int64 if whole else torch.float32, device="cpu")
-        values = [convention.sigma(level) for level in (*levels, end)]
-        sigmas = torch.tensor(values, dtype=torch.float32, device="cpu")
-    return timesteps.to(device), sigmas
-
-
-def training_table(convention: Convention, total: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`timesteps` and `sigmas` before a run has begun: those of training, from the most noise to none."""
-    schedule = convention.schedule
-    with torch.inference_mode(False), torch.device("cpu"):
-        if isinstance(schedule, DiscreteVP):
-            sigmas = torch.from_numpy(schedule.log_ratios.copy()).exp().flip(0).float()
-            return torch.arange(len(sigmas) - 1, -1, -1), torch.cat([sigmas, torch.zeros(1)])
-        u = torch.linspace(1, 1 / total, total)
-        if isinstance(schedule, Flow):
-            t = schedule.shift * u / (1 + (schedule.shift - 1) * u)
-            t, end = (1 - t, torch.ones(1)) if convention.inverted else (t, torch.zeros(1))
-            return t * schedule.time_scale, torch.cat([t, end])
-        ratios = schedule.ratio_min * (schedule.ratio_max / schedule.ratio_min) ** u
-        told = torch.tensor([schedule.time(r) for r in ratios.tolist()])
-        return told, torch.cat([ratios, torch.zeros(1)])
-
-
-def predicted(
-    convention: Convention, native: NativePlan, j: int, x: torch.Tensor, model_output: torch.Tensor,
-    given: torch.Tensor | None, per_token_timesteps: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """What a plan stores of evaluation j, and the denoised prediction: where it is given, clipped, or of mixed levels.
+def one(timesteps: torch.Tensor) -> torch.Tensor:
+    """The timestep that all samples share.
 
     Raises:
-        OptionError: per-token timesteps on a model that is no flow.
+        OptionError: they differ.
     """
-    w_x, w_out = native.weights[j]
-    if given is not None:
-        denoised = given.to(x.dtype, copy=True)
-    elif per_token_timesteps is not None:
-        if not isinstance(convention.schedule, Flow):
-            raise OptionError("per_token_timesteps= is for flow-matching models.")
-        denoised = x + (per_token_timesteps / convention.schedule.time_scale)[..., None].to(x.dtype) * model_output
-    else:
-        denoised = x * w_x + model_output * w_out
-    denoised = convention.clipped(denoised)
-    unit = native.predictions[j].unit if native.predictions else 1.0
-    return denoised / unit, denoised
-
-
-def on_level(per_token_timesteps: torch.Tensor, level: Level) -> torch.Tensor:
-    """Which tokens are at the level of the run."""
-    return (per_token_timesteps - level.time).abs() <= 1e-3 * max(abs(level.time), 1.0)
+    if timesteps.numel() > 1 and bool((timesteps != timesteps.flatten()[0]).any()):
+        raise OptionError(
+            f"step got {timesteps.numel()} different timesteps, one a sample, and a run has one level at a time. "
+            "Give each sample a scheduler of its own, or per_token_timesteps= of a flow model."
+        )
+    return timesteps.flatten()[0]

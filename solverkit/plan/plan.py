@@ -111,17 +111,18 @@ def combine(terms: Terms, values: Sequence[Any]) -> Any:
     """sum of weight * values[slot]; always a new tensor."""
     if not terms:
         return values[0] * 0.0
-    slot, weight = terms[0]
+    rest = iter(terms)
+    slot, weight = next(rest)
     out = values[slot] * weight
-    if isinstance(out, torch.Tensor):
-        for slot, weight in terms[1:]:
-            try:
-                out.add_(values[slot], alpha=weight)
-            except RuntimeError:  # an op made a value that broadcasts
-                out = torch.add(out, values[slot], alpha=weight)
+    if not isinstance(out, torch.Tensor):
+        for slot, weight in rest:
+            out = out + values[slot] * weight
         return out
-    for slot, weight in terms[1:]:
-        out = out + values[slot] * weight
+    for slot, weight in rest:
+        try:
+            out.add_(values[slot], alpha=weight)
+        except RuntimeError:  # an op made a value that broadcasts
+            out = torch.add(out, values[slot], alpha=weight)
     return out
 
 

@@ -233,13 +233,13 @@ def pipeline_callback(constraint: Any, seed: int | Sequence[int] = 0) -> Callabl
         run = getattr(pipe.scheduler, "_run", None)
         if run is None:
             raise OptionError(f"the pipeline has a {type(pipe.scheduler).__name__}; a constraint needs SolverKitScheduler.")
-        latents, place = tensors["latents"], run.step_index
-        level = run.level(place)
+        latents, place, table = tensors["latents"], run.step_index, run.table
+        level = table.level(place)
         if index == 0 or "noise" not in made:
             draw = SampleNoise(sample_seeds(seed, len(latents)), latents.shape[1:], torch.float32, latents.device)
             made["noise"] = Noise(lambda ordinal, s, t: draw(CONSTRAINT + ordinal, s, t))
-        scale, ended = run.convention.scale(level), place >= run.plan.nfe
-        if ended or run.plan.boundary[place]:
+        scale, ended = table.convention.scale(level), place >= table.plan.nfe
+        if ended or table.plan.boundary[place]:
             x = latents.float() / scale
             x = constraint.finish(x) if ended and float(level) == 0 else constraint(x, level, made["noise"])
             tensors["latents"] = (x * scale).to(latents.dtype)
