@@ -11,12 +11,16 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 LAST = (
-    "test_constraints", "test_predictor_corrector", "test_metropolis", "test_teleportation", "test_pipelines",
-    "test_testing", "test_samplers", "test_networks", "test_packaging",
+    "test_constraints", "test_predictor_corrector", "test_metropolis", "test_teleportation", "test_modular",
+    "test_pipelines", "test_testing", "test_samplers", "test_networks", "test_packaging",
 )  # fmt: skip
 
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all-pairs", action="store_true", help="every pipeline with every sampler, not a choice of pairs")
 
 
 def pytest_collection_modifyitems(items):

@@ -26,7 +26,8 @@ SMALL = {"ncsn": {"n_steps": 1}, "lm-langevin": {"n_steps": 1, "probes": 0}, **N
 
 def make(sampler="dpmpp-2m", **options):
     options = {"sampler_options": SMALL[sampler], **options} if sampler in SMALL else options
-    clip = {"clip_sample": False} if options.get("native_class", "DDIM")[:4] == "DDIM" else {}
+    options = {"native_class": "DDIMScheduler", **options}
+    clip = {"clip_sample": False} if options["native_class"][:4] == "DDIM" else {}
     return SolverKitScheduler(sampler=sampler, **{"timestep_spacing": "trailing", **BETAS, **clip, **options})
 
 

@@ -60,7 +60,7 @@ def test_the_scheduler(native, sampler):
                 output = 0.1 * scheduler.scale_model_input(x, t)
                 generator = torch.Generator().manual_seed(0)
                 noise = torch.randn(x.shape, generator=generator).to(device)
-                extra = {"variance_noise": noise} if scheduler._run.native.stochastic else {}
+                extra = {"variance_noise": noise} if scheduler._run.stepper.stochastic else {}
                 x = scheduler.step(output, t, x, return_dict=False, **extra)[0]
             results.append(x.cpu())
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)

@@ -253,7 +253,7 @@ def test_a_flow_config_converted_to_a_vp_class_is_not_vp():
         ({"_class_name": "DDIMScheduler", "beta_start": 0.5, "beta_end": 0.1}, "beta_start"),
         ({"_class_name": "DDIMScheduler", "num_train_timesteps": 0}, "num_train_timesteps"),
         ({"_class_name": "SCMScheduler"}, "SCMScheduler"),
-        ({"_class_name": "IPNDMScheduler"}, "IPNDMScheduler"),
+        ({"_class_name": "KarrasVeScheduler"}, "KarrasVeScheduler"),
         ({"_class_name": "CMStochasticIterativeScheduler"}, "CMStochastic"),
         ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "sample"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas"),

@@ -339,4 +339,4 @@ def test_a_prepared_pipeline_starts_below_the_jump(name, shape, sampler):
     inputs = {key: value for key, value in tiny.inputs.items() if key not in ("height", "width")}
     result = tiny.pipe(**{**tiny.inputs, **inputs}, num_inference_steps=6, latents=ready)
     assert torch.isfinite(torch.as_tensor(getattr(result, tiny.output))).all()
-    assert float(scheduler._run.plan.levels[0]) < float(scheduler._run.plan.grid[0])
+    assert float(scheduler._run.table.plan.levels[0]) < float(scheduler._run.table.plan.grid[0])
