@@ -29,6 +29,8 @@ _NAMES = {
     "registry.declare": "sampler",
     "gaussian.stats": "GaussianStats",
     "gaussian.class_stats": "ClassStats",
+    "tuning.calibrate": "tune",
+    "tuning.plans": "TunedPlans load_plans",
     "pipelines.restore": "restore_native",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
@@ -122,3 +124,6 @@ if TYPE_CHECKING:
     from .registry.hookspecs import hookimpl as hookimpl
     from .run.result import Result as Result
     from .run.sampling import sample as sample
+    from .tuning.calibrate import tune as tune
+    from .tuning.plans import TunedPlans as TunedPlans
+    from .tuning.plans import load_plans as load_plans

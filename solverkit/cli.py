@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from .commands import bench, catalogue, checks, likelihood, plugin_template, sample, show, stats
+from .commands import bench, catalogue, checks, likelihood, plugin_template, sample, show, stats, tune
 from .commands.console import Settings, settings
 from .commands.waiting import wait_passively
 from .errors import BudgetError, GridError, OptionError, PluginWarning, SolverKitError, UnknownNameError
@@ -51,6 +51,7 @@ app.command("bench")(bench.bench)
 app.command("report")(bench.report)
 app.command("likelihood")(likelihood.likelihood)
 app.command("stats")(stats.stats)
+app.command("tune")(tune.tune)
 app.command("check")(checks.check)
 app.command("new-plugin")(plugin_template.new_plugin)
 

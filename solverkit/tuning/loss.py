@@ -1,0 +1,27 @@
+"""The loss of a fit: Huber on each sample's error, so that one sample that went to another mode does not steer the plan."""
+
+from __future__ import annotations
+
+import torch
+
+TAIL = 3.0  # medians
+
+
+def per_sample(residual: torch.Tensor) -> torch.Tensor:
+    """RMS of each sample's residual, (B,)."""
+    return residual.flatten(1).square().mean(1).sqrt()
+
+
+def huber(errors: torch.Tensor, robust: bool = True) -> float:
+    """sqrt of the mean of e^2 below kappa = 3 medians and of 2 kappa e - kappa^2 above; plain RMS where not robust."""
+    kappa = float(TAIL * errors.median()) if robust else float("inf")
+    tail = errors > kappa
+    squares = torch.where(tail, 2 * kappa * errors - kappa**2, errors.square()) if bool(tail.any()) else errors.square()
+    return float(squares.mean().sqrt())
+
+
+def weights(errors: torch.Tensor, robust: bool = True) -> torch.Tensor:
+    """The weight of each sample's squares in a step that lowers `huber`, (B,): min(1, kappa / e)."""
+    if not robust:
+        return torch.ones_like(errors)
+    return (TAIL * errors.median() / errors.clamp(min=1e-12)).clamp(max=1.0)

@@ -1,0 +1,170 @@
+"""Fitted plans of one network, one for each budget, and the file that holds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import BudgetError, GridError, LoadError, ScheduleError
+from ..grid.grid import Grid
+from ..model.counting import report
+from ..plan.plan import follow
+from ..plan.trace import trace
+from ..process.schedule import Schedule
+from ..registry.registry import resolve
+from ..run.choose import fit_grid
+
+FORMAT, VERSION = "solverkit-plan", 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The plan of one budget: x_{i+1} = w_i0 x_i + sum_{j <= i} w_i,1+j D_j in the frame, D_j = E[x_0 | x_j] at levels[j].
+
+    Attributes:
+        levels: Of the evaluations, falling, (N,); the run ends at 0.
+        weights: (N, N + 1); row i has i + 2 of them.
+        sampler, grid: The untuned sampler that was better, in the place of weights.
+        figures: What was measured on noises that nothing was fitted to.
+    """
+
+    levels: tuple[float, ...] = ()
+    weights: np.ndarray | None = None
+    sampler: str | None = None
+    grid: str | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TunedPlans:
+    """What `sk.tune` makes.
+
+    Attributes:
+        schedule: Of the network, as text.
+        frame: Of levels and weights.
+        fingerprint: Of the network with its inputs and guidance; None where it has none.
+        budgets: By the number of evaluations.
+        facts: How it was made: seeds, counts, rows.
+    """
+
+    schedule: str
+    frame: int
+    fingerprint: str | None
+    budgets: Mapping[int, Budget]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, nfe: int) -> tuple[int, Budget]:
+        """The plan of the largest budget that is at most `nfe`.
+
+        Raises:
+            BudgetError: there is none so small.
+        """
+        fitting = [n for n in self.budgets if n <= nfe]
+        if not fitting:
+            raise BudgetError(f"the plan has budgets {sorted(self.budgets)}, and none of at most {nfe} evaluations.")
+        return max(fitting), self.budgets[max(fitting)]
+
+    def require(self, schedule: Schedule) -> None:
+        """Raises ScheduleError where the plan was fitted on another schedule."""
+        if self.schedule != repr(schedule):
+            raise ScheduleError(
+                f"this plan was fitted on {self.schedule}, and the network has {schedule!r}: its weights mean nothing "
+                "there. Tune the network that you run: solverkit tune."
+            )
+
+    def sampler(self, model: Any, x: Any, grid: Grid, noise: Any) -> Any:
+        """A sampler for `sk.sample` and `sk.trace`: as many steps as the grid has, or the next lower budget of the file.
+
+        It takes the grid's first level and its own after that; the run ends at 0.
+
+        Raises:
+            BudgetError: the grid has fewer steps than the least budget.
+            ScheduleError: the plan was fitted on another schedule.
+            GridError: the grid is in another frame.
+        """
+        self.require(grid.schedule)
+        n, budget = self.at(len(grid) - 1)
+        report("plan", f"tuned for {n} evaluations" if budget.weights is not None else f"{budget.sampler} on {budget.grid}")
+        if budget.weights is None:
+            card = resolve(str(budget.sampler))
+            own = fit_grid(card, str(budget.grid), grid.schedule, n, {})
+            return follow(trace(card, own), model, x, own, noise)
+        if grid.frame != self.frame:
+            raise GridError(f"the plan is in the {('sigma', 'flow')[self.frame]} frame, and the grid is in the other one.")
+        predictions: list[Any] = []
+        for i, s in enumerate(budget.levels):
+            grid.begin_step()
+            predictions.append(model(x, grid.at(s)))
+            x = float(budget.weights[i, 0]) * x
+            for j, denoised in enumerate(predictions):
+                if weight := float(budget.weights[i, 1 + j]):
+                    x = x + weight * denoised
+        return x
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            LoadError: it cannot be written.
+        """
+        from safetensors.torch import save
+
+        tensors, entries = {}, {}
+        for n, budget in self.budgets.items():
+            entries[str(n)] = {"sampler": budget.sampler, "grid": budget.grid, "figures": dict(budget.figures)}
+            if budget.weights is not None:
+                tensors[f"{n}.levels"] = torch.tensor(budget.levels, dtype=torch.float64)
+                tensors[f"{n}.weights"] = torch.from_numpy(np.ascontiguousarray(budget.weights))
+        told = {
+            "schedule": self.schedule, "frame": self.frame, "fingerprint": self.fingerprint, "budgets": entries,
+            "facts": dict(self.facts),
+        }  # fmt: skip
+        metadata = {"format": FORMAT, "version": str(VERSION), "plan": json.dumps(told)}
+        path, part = Path(path), Path(f"{path}.part")
+        try:
+            part.write_bytes(save(tensors or {"empty": torch.zeros(0)}, metadata))
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise LoadError(f"the plan cannot be written to {path}: {error}.") from error
+
+
+def load_plans(path: str | Path) -> TunedPlans:
+    """The plans of a file.
+
+    Raises:
+        LoadError: no file, no plan, a torn file, or one of another version.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise LoadError(f"{path} cannot be read as a plan (a file that solverkit tune wrote): {error}.") from error
+    if metadata.get("format") != FORMAT:
+        raise LoadError(f"{path} holds tensors but no plan; a plan is what `solverkit tune MODEL --out FILE` writes.")
+    if metadata.get("version") != str(VERSION):
+        raise LoadError(
+            f"{path} is a plan of version {metadata.get('version')}, this solverkit reads {VERSION}; tune again."
+        )
+    try:
+        told = json.loads(metadata["plan"])
+        budgets = {
+            int(n): Budget(
+                tuple(tensors[f"{n}.levels"].tolist()) if f"{n}.levels" in tensors else (),
+                tensors[f"{n}.weights"].numpy() if f"{n}.weights" in tensors else None,
+                entry["sampler"], entry["grid"], entry["figures"],
+            )
+            for n, entry in told["budgets"].items()
+        }  # fmt: skip
+        return TunedPlans(told["schedule"], told["frame"], told["fingerprint"], budgets, told["facts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadError(f"{path} is no whole plan: {type(error).__name__} {error}.") from error

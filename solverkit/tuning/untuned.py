@@ -1,0 +1,71 @@
+"""The best of the untuned solvers on some noises: what a fitted plan has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import SolverKitError
+from ..grid.named import make_grid
+from ..process.schedule import Flow
+from ..process.variance_preserving import DiscreteVP
+from ..registry.registry import registry
+from ..run.sampling import sample
+from .loss import per_sample
+
+SOLVERS = (
+    "euler", "heun", "midpoint", "dpmpp-2m", "dpmpp-3m", "unipc:order=2", "unipc", "deis:order=2", "deis",
+    "deis:variable=log-rho", "ipndm", "adams-bashforth", "lms", "dpmpp-2s", "dpmpp-3s",
+)  # fmt: skip
+GRIDS = {
+    "vp": ("trailing", "linspace", "karras", "karras:rho=3", "log-snr", "time-uniform", "time-quadratic", "beta"),
+    "flow": ("flow", "flow:shift=2", "flow:shift=3", "flow:shift=5", "karras", "karras:rho=3", "log-snr", "beta"),
+    "other": ("karras", "karras:rho=3", "karras:rho=5", "log-snr", "beta", "flow", "flow:shift=3", "time-uniform"),
+}  # fmt: skip
+QUICK = (("dpmpp-2m", "unipc", "deis", "ipndm"), 4)  # solvers and grids of a short trial
+
+
+class Untuned(NamedTuple):
+    """A solver on a grid, and each sample's error (B,)."""
+
+    sampler: str
+    grid: str
+    errors: torch.Tensor
+
+
+def candidates(schedule: Any, quick: bool = False) -> Iterator[tuple[str, str]]:
+    """Pairs of solver and grid that are tried; solvers that no plugin registered are left out."""
+    kind = "vp" if isinstance(schedule, DiscreteVP) else "flow" if isinstance(schedule, Flow) else "other"
+    solvers, grids = (QUICK[0], GRIDS[kind][: QUICK[1]]) if quick else (SOLVERS, GRIDS[kind])
+    known = registry().cards["samplers"]
+    for solver in solvers:
+        for grid in grids:
+            if solver.partition(":")[0] in known:
+                yield solver, grid
+
+
+def trial(
+    denoiser: Any, start: torch.Tensor, end: torch.Tensor, nfe: int, pairs: Sequence[tuple[str, str]],
+    tick: Callable[[], None] | None = None,
+) -> list[Untuned]:  # fmt: skip
+    """Every pair on the same noises, best RMS first; pairs that cannot run in the budget are left out.
+
+    Args:
+        start, end: The noises at the first level and the converged samples, in the model's coordinates, (B, ...).
+    """
+    found = []
+    for solver, name in pairs:
+        if tick is not None:
+            tick()
+        try:
+            grid = make_grid(name, denoiser.schedule, 1)
+            scale = grid[0].scale
+            run = sample(denoiser, solver, nfe=nfe, x=start * scale, grid=name, dtype=start.dtype)
+        except SolverKitError:
+            continue
+        errors = per_sample(end - run.x)
+        if bool(errors.isfinite().all()):
+            found.append(Untuned(solver, name, errors))
+    return sorted(found, key=lambda u: float(u.errors.square().mean()))

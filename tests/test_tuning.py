@@ -1,0 +1,145 @@
+"""Fitted plans: what the fit gives on targets with exact answers, and the file that holds them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import solverkit as sk
+from solverkit import problems
+from solverkit.errors import BudgetError, LoadError, OptionError, ScheduleError
+from solverkit.tuning.rows import Rows
+from solverkit.tuning.search import compass, family
+from solverkit.tuning.trajectories import converge
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return sk.load("mixture")
+
+
+@pytest.fixture(scope="module")
+def plans(mixture, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tuned") / "plan.safetensors"
+    return sk.tune(mixture, [5, 8], samples=96, validation=256, reference_evaluations=512, out=path), path
+
+
+def errors(denoiser, sampler, nfe, exact, **options):
+    x = sk.sample(denoiser, sampler, nfe=nfe, num_samples=len(exact), seed=77, dtype=torch.float64, **options).x
+    return (x - exact).flatten(1).square().mean(1).sqrt()
+
+
+def test_a_plan_halves_the_error_on_noises_that_nothing_was_chosen_on(mixture, plans):
+    exact = sk.sample(mixture, "rk4", steps=256, grid="karras", num_samples=512, seed=77, dtype=torch.float64).x
+    for n in (5, 8):
+        tuned = errors(mixture, plans[0].sampler, n, exact)
+        for solver, grid in (("ipndm", "flow"), ("dpmpp-2m", "karras"), ("unipc", "flow")):
+            untuned = errors(mixture, solver, n, exact, grid=grid)
+            assert float(tuned.square().mean()) < 0.25 * float(untuned.square().mean())
+            assert float(tuned.median()) < 0.5 * float(untuned.median())
+
+
+def test_the_file_gives_back_what_was_written(plans):
+    made, path = plans
+    read = sk.load_plans(path)
+    assert (read.schedule, read.frame, read.fingerprint, dict(read.facts)) == (
+        made.schedule, made.frame, made.fingerprint, dict(made.facts),
+    )  # fmt: skip
+    for n, budget in made.budgets.items():
+        assert read.budgets[n].levels == budget.levels and np.array_equal(read.budgets[n].weights, budget.weights)
+        assert read.budgets[n].figures == budget.figures
+
+
+def test_the_function_the_plan_and_a_copy_are_the_same_run(mixture, plans):
+    grid = sk.make_grid("karras", mixture.schedule, 8)
+    plan = sk.trace(plans[0].sampler, grid)
+    assert plan.nfe == 8 and plan.depth <= 8
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * grid[0]
+    pulled = sk.sample(mixture, plans[0].sampler, x=x, grid=grid).x
+    y, state = sk.begin(plan, x)
+    for level in plan.levels:
+        y, state = sk.advance(plan, pickle.loads(pickle.dumps(copy.deepcopy(state))), y, mixture(y, level))
+    torch.testing.assert_close(y, pulled, rtol=1e-10, atol=1e-10)
+    alone = sk.sample(mixture, plans[0].sampler, x=x[1:2], grid=grid).x
+    torch.testing.assert_close(alone, pulled[1:2], rtol=1e-10, atol=1e-10)
+
+
+def test_a_budget_between_is_the_next_lower_one_and_said(mixture, plans):
+    result = sk.sample(mixture, plans[0].sampler, nfe=7, num_samples=2)
+    assert result.nfe == 5 and result.reports["plan"] == "tuned for 5 evaluations"
+    with pytest.raises(BudgetError, match="at most 4"):
+        sk.sample(mixture, plans[0].sampler, nfe=4, num_samples=2)
+
+
+def test_another_schedule_is_refused(plans):
+    with pytest.raises(ScheduleError, match="another schedule|mean nothing there"):
+        sk.sample(problems.mixture(schedule=sk.Flow()), plans[0].sampler, nfe=8, num_samples=2)
+
+
+def test_going_on_gives_the_same_plan(mixture, plans, tmp_path):
+    arguments = {"samples": 96, "validation": 256, "reference_evaluations": 512}
+    path = tmp_path / "plan.safetensors"
+    sk.tune(mixture, [5], out=path, **arguments)
+    went_on = sk.tune(mixture, [5, 8], out=path, resume=True, **arguments)
+    for n in (5, 8):
+        assert np.allclose(went_on.budgets[n].weights, plans[0].budgets[n].weights, rtol=1e-9, atol=1e-12)
+    with pytest.raises(LoadError, match="other settings"):
+        sk.tune(mixture, [5], out=path, resume=True, samples=32, validation=32)
+
+
+def test_files_that_are_no_plan(tmp_path, plans):
+    from safetensors.torch import save_file
+
+    other = tmp_path / "tensors.safetensors"
+    save_file({"x": torch.zeros(2)}, str(other))
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(plans[1].read_bytes()[:200])
+    later = tmp_path / "later.safetensors"
+    save_file({"x": torch.zeros(2)}, str(later), {"format": "solverkit-plan", "version": "99"})
+    part = tmp_path / "part.safetensors"
+    save_file({"x": torch.zeros(2)}, str(part), {"format": "solverkit-plan", "version": "1", "plan": "{}"})
+    for path, words in (
+        (other, "no plan"), (torn, "cannot be read"), (later, "version 99"), (part, "no whole plan"),
+        (tmp_path / "none", "read"),
+    ):  # fmt: skip
+        with pytest.raises(LoadError, match=words):
+            sk.load_plans(path)
+
+
+@pytest.mark.parametrize("nfe", [[], [1], [5, 5], [5, 2.5]])
+def test_budgets_that_make_no_sense(mixture, nfe):
+    with pytest.raises(OptionError, match="budgets"):
+        sk.tune(mixture, nfe)
+
+
+def test_states_between_the_kept_ones_are_those_of_the_flow():
+    """One Gaussian in closed form: x_s / x_0 = hypot(1, s / deviation) up to the mean."""
+    denoiser = sk.load("gaussian")
+    kept = converge(denoiser, 4, 0, 1024)
+    for s in (0.05, 0.4, 3.3, 21.0):
+        ratios = (float(kept.grid[0]) * (s / float(kept.grid[0])) ** (i / 400) for i in range(401))
+        grid = sk.Grid.from_ratios(denoiser.schedule, [*ratios, 0.0])
+        run = sk.sample(denoiser, "rk4", x=kept.start, grid=grid, dtype=torch.float64, return_trajectory=True)
+        there = next(x for level, x in zip(run.levels, run.trajectory) if abs(float(level) - s) < 1e-9)
+        assert float((kept.at(s) - there).norm() / there.norm()) < 1e-4
+
+
+def test_a_matrix_is_what_the_rows_do():
+    rows = Rows((2.0, 0.9, 0.3), ((0.1, -0.05), (0.02, 0.03, 0.4), (0.0, 0.01, 0.3, -0.1)))
+    states, predictions = rows.traced(lambda x, s: torch.tanh(x) * s, torch.linspace(-2, 2, 9, dtype=torch.float64))
+    for i, row in enumerate(rows.matrix()):
+        expected = row[0] * states[i] + sum(w * d for w, d in zip(row[1:], predictions[: i + 1]))
+        torch.testing.assert_close(states[i + 1], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_levels_fall_and_a_search_finds_a_minimum():
+    for frame, top in ((0, 80.0), (1, 1.0)):
+        levels = family(6, top, 0.1, 0.8, frame)
+        assert levels[0] == top and all(a > b > 0 for a, b in pairwise(levels)) and levels[-1] == pytest.approx(0.1)
+    last, rho, _ = compass(lambda a, b: (np.log(a / 0.2)) ** 2 + (b - 1.1) ** 2, 0.5, 0.8, calls=60)
+    assert last == pytest.approx(0.2, rel=0.1) and rho == pytest.approx(1.1, abs=0.1)
