@@ -17,6 +17,12 @@ NETWORKS = Path(sk.__file__).parent / "networks"
 NAMES = ["mnist", "mnist-flow"]
 
 
+def needed(sampler, model):
+    """Options without a default, for a model."""
+    known = {"stats": model, "plan": "first-order"}
+    return {name: known[name] for name in sk.samplers()[sampler].required}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_ships(name):
     folder = NETWORKS / name
@@ -70,7 +76,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, sampler):
     run = {"steps": 1, "atol": 0.1, "rtol": 0.3} if adaptive else {"nfe": 20 if sampler in TWENTY else 10}
     run |= {"n_steps": 1} if sampler == "ncsn" else {}  # its default takes five evaluations a step
     run = {"levels": [0.5, 0.0], "n_steps": 3} if sampler == "mala" else run  # a chain at one level
-    run |= {"stats": name} if sk.samplers()[sampler].required else {}
+    run |= needed(sampler, name)
     together = sk.sample(denoiser, sampler, num_samples=batch, seed=5, **run).x
     for i in (batch - 1,) if sk.samplers()[sampler].required else (0, batch - 1):  # those search for a long time
         alone = sk.sample(denoiser, sampler, num_samples=1, seed=[sample_seeds(5, batch)[i]], **run).x
@@ -90,7 +96,7 @@ def test_independence_on_mixture(sampler):
     batch = 64 if card.traceable else 4
     run = {"nfe": 12} if card.traceable else {"steps": 1}
     run |= {"n_steps": 1} if sampler == "ncsn" else {}
-    run |= {"stats": "mixture"} if card.required else {}
+    run |= needed(sampler, "mixture")
     together = sk.sample(target, sampler, num_samples=batch, seed=5, dtype=torch.float64, **run).x
     for i in (batch - 1,) if card.required else (0, batch // 2, batch - 1):
         alone = sk.sample(target, sampler, num_samples=1, seed=[sample_seeds(5, batch)[i]], dtype=torch.float64, **run).x

@@ -9,10 +9,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from tiny_pipelines import PIPELINES
 
 import solverkit as sk
-from solverkit import problems
-from solverkit.errors import BudgetError, LoadError, OptionError, ScheduleError
+from solverkit import SolverKitScheduler, problems
+from solverkit.errors import BudgetError, GridError, LoadError, OptionError, ScheduleError
+from solverkit.tuning.plans import Budget, TunedPlans
 from solverkit.tuning.rows import Rows
 from solverkit.tuning.search import compass, family
 from solverkit.tuning.trajectories import converge
@@ -79,6 +81,57 @@ def test_a_budget_between_is_the_next_lower_one_and_said(mixture, plans):
 def test_another_schedule_is_refused(plans):
     with pytest.raises(ScheduleError, match="another schedule|mean nothing there"):
         sk.sample(problems.mixture(schedule=sk.Flow()), plans[0].sampler, nfe=8, num_samples=2)
+
+
+def test_the_sampler_by_name(mixture, plans):
+    path = str(plans[1])
+    by_name = sk.sample(mixture, f"tuned:plan={path}", nfe=8, num_samples=3, seed=5)
+    assert torch.equal(by_name.x, sk.sample(mixture, "tuned", plan=plans[0], nfe=8, num_samples=3, seed=5).x)
+    other = problems.mixture(seed=9)
+    with pytest.warns(UserWarning, match="another network"):
+        sk.sample(other, "tuned", plan=path, nfe=8, num_samples=2)
+    with pytest.raises(ScheduleError, match="mean nothing there"):
+        sk.sample(problems.mixture(schedule=sk.Flow()), "tuned", plan=path, nfe=8, num_samples=2)
+    with pytest.raises(GridError, match="begins at"):
+        sk.sample(mixture, "tuned", plan=path, num_samples=2, levels=[40.0, 10.0, 3.0, 1.0, 0.3, 0.0])
+
+
+@pytest.mark.parametrize("pipeline", ["ddim", "sd3"])
+def test_a_plan_in_a_pipeline_is_sk_sample(pipeline, tmp_path):
+    tiny = PIPELINES[pipeline]()
+    config = tiny.pipe.scheduler.config
+    schedule = SolverKitScheduler.from_config(config)._convention().schedule
+    frame, top = schedule.frame, float(sk.make_grid("flow" if schedule.frame else "trailing", schedule, 1)[0])
+    levels = family(5, top, 0.2, 0.8, frame)
+    rows = Rows(levels, tuple((0.01 * i, -0.02, *([0.1] * i)) for i in range(5)))
+    plans = TunedPlans(repr(schedule), frame, top, None, {5: Budget(levels, rows.matrix())})
+    plans.save(path := tmp_path / "plan.safetensors")
+    own = {"sampler": "tuned", "sampler_options": {"plan": str(path)}, "clip_sample": False}
+    scheduler = SolverKitScheduler.from_config(config, **own)
+    seen = []
+    step = scheduler.step
+
+    def watched(output, t, x, **options):
+        seen.append((x.clone(), output.clone()))
+        return step(output, t, x, **options)
+
+    scheduler.step = watched
+    tiny.pipe.scheduler = scheduler
+    tiny.pipe(**tiny.inputs, num_inference_steps=7, generator=torch.Generator().manual_seed(0))
+    convention = scheduler._run.table.convention
+    assert scheduler.nfe == len(seen) == 5 and float(scheduler.sigmas[-1]) == 0
+    answers = iter(seen)
+
+    def replay(x, level):
+        latents, output = next(answers)
+        w_x, w_out = convention.weights(level)
+        assert float((x * convention.scale(level) - latents).norm()) <= 1e-5 * float(latents.norm())
+        return w_x * latents.double() + w_out * output.double()
+
+    replay.schedule = schedule
+    grid = scheduler._run.table.plan.grid
+    start = seen[0][0].double() / convention.scale(grid[0]) * grid[0].scale
+    sk.sample(replay, "tuned", plan=str(path), x=start, grid=grid)
 
 
 def test_going_on_gives_the_same_plan(mixture, plans, tmp_path):

@@ -21,7 +21,7 @@ def tune(
     model: str = parameters.MODEL,
     nfe: str = NFE,
     out: Path = OUT,
-    samples: int = typer.Option(64, "--samples", "-k", min=8, help="Noises to fit to."),
+    samples: int = typer.Option(64, "--samples", min=8, help="Noises to fit to."),
     validation: int = typer.Option(64, "--validation", min=8, help="Noises to judge on, of seeds of their own."),
     starts: int = typer.Option(2, "--starts", min=1, max=3, help="Starts of the search of levels."),
     fast: bool = typer.Option(False, "--fast", help="Search and least squares only."),

@@ -17,6 +17,8 @@ from ..grid.named import make_grid, parse_grid
 from ..process.level import Level
 from ..process.schedule import EDM, VE, Flow
 from ..process.variance_preserving import DiscreteVP
+from ..registry.registry import resolve
+from ..run.choose import default_grid
 from .config import check, options
 from .convention import Convention, unit_alpha
 from .lay_out import lay_out
@@ -46,6 +48,7 @@ class Request:
         mu: float | None,
     ) -> None:  # fmt: skip
         self.convention, self.config = convention, config
+        self.named = config["grid"] or _named_by(config, convention)
         self.mu = mu if config.get("use_dynamic_shifting") else None
         self.timesteps = numbers("timesteps", timesteps)
         self.sigmas = numbers("sigmas", sigmas)
@@ -95,7 +98,7 @@ class Request:
         """The levels are laid out by the native class."""
         if self.timesteps is not None and self.sigmas is None:
             return self.shows_end
-        if self.config["grid"] is not None:
+        if self.named is not None:
             return False
         takes_sigmas = (
             (isinstance(self.convention.schedule, Flow) and not self.convention.schedule.data_at)
@@ -135,8 +138,8 @@ class Request:
         """The levels where no native class lays them out."""
         if self.timesteps is not None and self.sigmas is None:
             return self._explicit([(self.convention.ratio(t), self.convention.untold(t)) for t in self.timesteps])
-        if self.config["grid"] is not None:
-            return self._named(self.config["grid"])
+        if self.named is not None:
+            return self._named(self.named)
         told: Sequence[float | None] = self.timesteps or [None] * self.n
         ratios = map(self.convention.from_sigma, self.sigmas or ())
         return self._explicit([(r, None if t is None else self.convention.untold(t)) for r, t in zip(ratios, told)])
@@ -174,6 +177,12 @@ class Request:
         if float(levels[-1]) > 0 and nodes[-1][0] > end:
             levels.append(self.convention.level(end))
         return Grid(tuple(levels), self.convention.schedule)
+
+
+def _named_by(config: Mapping[str, Any], convention: Convention) -> str | None:
+    """The grid of a sampler that needs the most noise at its start, as a fitted plan does; None leaves it to a class."""
+    card = resolve(config["sampler"])
+    return default_grid(card, convention.schedule) if card.from_the_top else None
 
 
 def work_out(request: Request) -> Timetable:

@@ -131,6 +131,7 @@ class SamplerCard(Card):
         lower: (name, options) of the family's next lower order: growing steps must not make it worse than that.
         prepare: prepare(denoiser, options) -> options, called by `sk.sample` before anything else: for options that can be
             found from what is sampled (statistics that belong to the model).
+        from_the_top: A run begins at the most noise of the schedule, on whatever layout a pipeline has.
         restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
             repeats parts of it.
     """
@@ -143,6 +144,7 @@ class SamplerCard(Card):
     smooth_steps: bool = False
     linear: bool | Callable[[dict[str, Any]], bool] = True
     restarts: bool = True
+    from_the_top: bool = False
     informed: bool = False
     option_examples: tuple[dict[str, Any], ...] = ()
     multistep: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..errors import LoadError, OptionError
+from ..errors import FingerprintError, LoadError, OptionError
 from ..grid.named import is_count
 from ..model.fingerprint import fingerprint
 from .gauss_newton import improve
@@ -89,7 +89,7 @@ def _tuned(
     check = converge(denoiser, validation, seed + APART, evaluations)
     frame, top = train.grid.frame, float(train.grid[0])
     plans = TunedPlans(
-        repr(denoiser.schedule), frame, _known(denoiser), {},
+        repr(denoiser.schedule), frame, top, known(denoiser), {},
         {"seed": seed, "samples": samples, "validation": validation, "reference_evaluations": evaluations, "fast": fast},
     )  # fmt: skip
     plans = _begun(plans, out, resume)
@@ -146,10 +146,11 @@ def _begun(plans: TunedPlans, out: str | Path | None, resume: bool) -> TunedPlan
     return replace(plans, budgets=old.budgets)
 
 
-def _known(denoiser: Any) -> str | None:
+def known(denoiser: Any) -> str | None:
+    """The fingerprint of a network with its inputs and guidance; None where it cannot be told apart from others."""
     try:
         return fingerprint(denoiser)
-    except Exception:  # a network that cannot be told apart from others: its plan is not tied to it
+    except FingerprintError:
         return None
 
 

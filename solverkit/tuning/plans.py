@@ -48,6 +48,7 @@ class TunedPlans:
     Attributes:
         schedule: Of the network, as text.
         frame: Of levels and weights.
+        start: The level that runs begin at.
         fingerprint: Of the network with its inputs and guidance; None where it has none.
         budgets: By the number of evaluations.
         facts: How it was made: seeds, counts, rows.
@@ -55,6 +56,7 @@ class TunedPlans:
 
     schedule: str
     frame: int
+    start: float
     fingerprint: str | None
     budgets: Mapping[int, Budget]
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -81,12 +83,12 @@ class TunedPlans:
     def sampler(self, model: Any, x: Any, grid: Grid, noise: Any) -> Any:
         """A sampler for `sk.sample` and `sk.trace`: as many steps as the grid has, or the next lower budget of the file.
 
-        It takes the grid's first level and its own after that; the run ends at 0.
+        Levels are the plan's own; the run begins where the grid does, and ends at 0.
 
         Raises:
             BudgetError: the grid has fewer steps than the least budget.
             ScheduleError: the plan was fitted on another schedule.
-            GridError: the grid is in another frame.
+            GridError: the grid begins elsewhere, or is in another frame.
         """
         self.require(grid.schedule)
         n, budget = self.at(len(grid) - 1)
@@ -95,8 +97,12 @@ class TunedPlans:
             card = resolve(str(budget.sampler))
             own = fit_grid(card, str(budget.grid), grid.schedule, n, {})
             return follow(trace(card, own), model, x, own, noise)
-        if grid.frame != self.frame:
-            raise GridError(f"the plan is in the {('sigma', 'flow')[self.frame]} frame, and the grid is in the other one.")
+        if grid.frame != self.frame or abs(grid[0] - self.start) > 1e-4 * self.start:
+            raise GridError(
+                f"the plan begins at {self.start:.6g} in the {('sigma', 'flow')[self.frame]} frame, and the grid at "
+                f"{float(grid[0]):.6g} in the {('sigma', 'flow')[grid.frame]} frame: take a grid from the most noise, such "
+                "as 'trailing', 'karras' or 'flow'."
+            )
         predictions: list[Any] = []
         for i, s in enumerate(budget.levels):
             grid.begin_step()
@@ -122,8 +128,8 @@ class TunedPlans:
                 tensors[f"{n}.levels"] = torch.tensor(budget.levels, dtype=torch.float64)
                 tensors[f"{n}.weights"] = torch.from_numpy(np.ascontiguousarray(budget.weights))
         told = {
-            "schedule": self.schedule, "frame": self.frame, "fingerprint": self.fingerprint, "budgets": entries,
-            "facts": dict(self.facts),
+            "schedule": self.schedule, "frame": self.frame, "start": self.start, "fingerprint": self.fingerprint,
+            "budgets": entries, "facts": dict(self.facts),
         }  # fmt: skip
         metadata = {"format": FORMAT, "version": str(VERSION), "plan": json.dumps(told)}
         path, part = Path(path), Path(f"{path}.part")
@@ -165,6 +171,6 @@ def load_plans(path: str | Path) -> TunedPlans:
             )
             for n, entry in told["budgets"].items()
         }  # fmt: skip
-        return TunedPlans(told["schedule"], told["frame"], told["fingerprint"], budgets, told["facts"])
+        return TunedPlans(told["schedule"], told["frame"], told["start"], told["fingerprint"], budgets, told["facts"])
     except (KeyError, TypeError, ValueError) as error:
         raise LoadError(f"{path} is no whole plan: {type(error).__name__} {error}.") from error

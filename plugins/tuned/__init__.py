@@ -1,0 +1,14 @@
+"""Plans that were fitted to a network, as a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import solverkit as sk
+
+from .tuned import tuned
+
+
+@sk.hookimpl
+def register_samplers(register: Callable[..., None]) -> None:
+    register(tuned)
