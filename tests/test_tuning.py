@@ -13,7 +13,7 @@ from tiny_pipelines import PIPELINES
 
 import solverkit as sk
 from solverkit import SolverKitScheduler, problems
-from solverkit.errors import BudgetError, GridError, LoadError, OptionError, ScheduleError
+from solverkit.errors import BudgetError, GridError, LoadError, NonFiniteError, OptionError, ScheduleError
 from solverkit.tuning.plans import Budget, TunedPlans
 from solverkit.tuning.rows import Rows
 from solverkit.tuning.search import compass, family
@@ -162,6 +162,29 @@ def test_files_that_are_no_plan(tmp_path, plans):
     ):  # fmt: skip
         with pytest.raises(LoadError, match=words):
             sk.load_plans(path)
+
+
+def test_nan_during_calibration_says_where_and_what_was_kept(tmp_path):
+    exact = sk.load("gaussian")
+
+    class Broken:
+        """NaN from the second budget on."""
+
+        schedule, shape, target = exact.schedule, exact.shape, exact.target
+        broken = False
+
+        def __call__(self, x, s):
+            return exact(x, s) * (float("nan") if self.broken else 1.0)
+
+    denoiser, path = Broken(), tmp_path / "plan.safetensors"
+    arguments = {"samples": 16, "validation": 16, "reference_evaluations": 256, "out": path}
+
+    def watch(text):
+        denoiser.broken = text == "NFE 5: levels"
+
+    with pytest.raises(NonFiniteError, match=r"Level\(.*has NFE \[4\]"):
+        sk.tune(denoiser, [4, 5], progress=watch, **arguments)
+    assert sorted(sk.load_plans(path).budgets) == [4]
 
 
 @pytest.mark.parametrize("nfe", [[], [1], [5, 5], [5, 2.5]])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..errors import FingerprintError, LoadError, OptionError
+from ..errors import FingerprintError, LoadError, NonFiniteError, OptionError
 from ..grid.named import is_count
 from ..model.fingerprint import fingerprint
 from .gauss_newton import improve
@@ -63,6 +63,7 @@ def tune(
 
     Raises:
         OptionError: budgets or counts that make no sense.
+        NonFiniteError: the network answers NaN or inf.
         SolverKitError: from the denoiser.
     """
     budgets = sorted({int(n) for n in nfe if is_count(n)})
@@ -98,7 +99,8 @@ def _tuned(
         if n in plans.budgets:
             last = plans.budgets[n].figures["last_level"]
             continue
-        began, model = time.perf_counter(), counted(_model(denoiser))
+        kept = "Nothing was written." if out is None or not plans.budgets else f"{out} has NFE {sorted(plans.budgets)}."
+        began, model = time.perf_counter(), counted(_model(denoiser, kept))
         say(f"NFE {n}: untuned solvers")
         pairs = list(candidates(denoiser.schedule, quick=fast))
         few = trial(denoiser, train.start[:32], _own(train.end[:32], train), n, pairs)
@@ -154,12 +156,23 @@ def known(denoiser: Any) -> str | None:
         return None
 
 
-def _model(denoiser: Any) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """E[x_0 | x] of states in the frame at s; levels of an integer network snap."""
+def _model(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """E[x_0 | x] of states in the frame at s; levels of an integer network snap.
+
+    Raises (when called):
+        NonFiniteError: the network answers NaN or inf; says at which level, and what is kept.
+    """
     schedule = denoiser.schedule
 
     def model(x: torch.Tensor, s: float) -> torch.Tensor:
-        return torch.as_tensor(denoiser(x, schedule.at(s)), dtype=x.dtype)
+        level = schedule.at(s)
+        out = torch.as_tensor(denoiser(x, level), dtype=x.dtype)
+        if not bool(out.isfinite().all()) and bool(x.isfinite().all()):
+            raise NonFiniteError(
+                f"during calibration the network answered NaN or inf at {level!r} to a finite state. {kept} "
+                "sk.sample(..., on_nonfinite='mark') says which samples do that."
+            )
+        return out
 
     return model
 
