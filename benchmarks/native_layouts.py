@@ -20,6 +20,7 @@ from markdown_table import short, table
 
 import solverkit as sk
 from solverkit import SolverKitScheduler
+from solverkit.tuning.loss import interval, per_sample
 
 SEED = 20261
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -46,18 +47,6 @@ def driven(scheduler: SolverKitScheduler, model: Any, z: torch.Tensor, n: int) -
     return x
 
 
-def errors(x: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """RMS error of each sample, (B,)."""
-    return (x.double() - exact.double()).flatten(1).square().mean(1).sqrt()
-
-
-def interval(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """95 % of the ratio of RMS errors over resampled noises."""
-    draws = torch.randint(0, len(a), (1000, len(a)), generator=torch.Generator().manual_seed(0))
-    ratios = (a[draws].square().mean(1) / b[draws].square().mean(1)).sqrt().sort().values
-    return float(ratios[25]), float(ratios[974])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--noises", type=int, default=128)
@@ -70,15 +59,14 @@ def main() -> None:
             sk.sample(model, "deis", x=z, grid=f"{'flow' if 'flow' in name else 'trailing'}", steps=n).x for n in (250, 125)
         ]
         exact = fine[0]
-        print(
-            f"\n{name}: {arguments.noises} noises; the converged solution is good to {errors(fine[1], exact).max():.4f}\n"
-        )
+        floor = per_sample(fine[1] - exact).max()
+        print(f"\n{name}: {arguments.noises} noises; the converged solution is good to {floor:.4f}\n")
         lines = []
         for sampler in SAMPLERS:
             for n in arguments.budgets:
                 native, *named = (
-                    errors(
-                        driven(SolverKitScheduler.from_config(config, sampler=sampler, grid=grid), model, z, n), exact
+                    per_sample(
+                        driven(SolverKitScheduler.from_config(config, sampler=sampler, grid=grid), model, z, n) - exact
                     )
                     for grid in (None, *GRIDS[name])
                 )

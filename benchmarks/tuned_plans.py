@@ -45,12 +45,11 @@ def main() -> None:
         print(f"calibration: {time.perf_counter() - began:.0f} s")
     with torch.no_grad():
         unseen = converge(model, arguments.noises, UNSEEN, 1024 if exact else 128)
-        end = unseen.end * unseen.grid[-1].scale
         lines = []
         for n in arguments.nfe:
-            best = trial(model, unseen.start, end, n, list(candidates(model.schedule)))[0]
-            start = unseen.start * unseen.grid[0].scale
-            errors = per_sample(end - sk.sample(model, "tuned", plan=plans, nfe=n, x=start, dtype=start.dtype).x)
+            best = trial(model, unseen.own_start, unseen.own_end, n, list(candidates(model.schedule)))[0]
+            x = sk.sample(model, "tuned", plan=plans, nfe=n, x=unseen.own_start, dtype=unseen.start.dtype).x
+            errors = per_sample(unseen.own_end - x)
             f = judged(errors, best, 0, 0.0)
             low, high = f["interval"]
             lines.append([

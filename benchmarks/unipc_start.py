@@ -17,6 +17,7 @@ import torch
 
 import solverkit as sk
 from solverkit.bench.reference import solve
+from solverkit.tuning.loss import interval
 
 SEED, GRIDS, BUDGETS = 4242, ("flow", "flow:shift=3"), (5, 6, 8, 10, 15)
 MIXTURES: tuple[dict[str, Any], ...] = ({}, {"dim": 16, "modes": 5, "seed": 3}, {"dim": 8, "modes": 3, "seed": 7})
@@ -26,13 +27,6 @@ def errors(denoiser: Any, exact: torch.Tensor, grid: str, nfe: int, **options: A
     """RMS error of each sample, (B,)."""
     x = sk.sample(denoiser, "unipc", nfe=nfe, num_samples=len(exact), seed=SEED, grid=grid, **options).x
     return (x.double() - exact.double()).flatten(1).square().mean(1).sqrt()
-
-
-def interval(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """95 % of the ratio of RMS errors over resampled noises."""
-    draws = torch.randint(0, len(a), (1000, len(a)), generator=torch.Generator().manual_seed(0))
-    ratios = (a[draws].square().mean(1) / b[draws].square().mean(1)).sqrt().sort().values
-    return float(ratios[25]), float(ratios[974])
 
 
 def line(name: str, grid: str, nfe: int, order: int, after: torch.Tensor, before: torch.Tensor) -> str:

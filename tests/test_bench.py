@@ -123,7 +123,7 @@ def test_a_network_that_cannot_be_told_apart_is_measured_and_not_cached(monkeypa
     def refuse(denoiser):
         raise sk.errors.FingerprintError("a lambda")
 
-    monkeypatch.setattr(references, "fingerprint", refuse)
+    monkeypatch.setattr("solverkit.model.fingerprint.fingerprint", refuse)
     row = next(run_suite(small()))
     assert (row["model_fingerprint"], row["status"]) == (None, "ok") and row["ode_error"] > 0
     assert not references.cache_folder().exists()

@@ -164,6 +164,13 @@ def test_files_that_are_no_plan(tmp_path, plans):
             sk.load_plans(path)
 
 
+def test_what_is_missing_is_said_before_the_work(mixture, tmp_path):
+    with pytest.raises(OptionError, match="needs the option 'plan'"):
+        sk.sample(mixture, "tuned", nfe=5, num_samples=2)
+    with pytest.raises(LoadError, match="no folder"):
+        sk.tune(mixture, [5], out=tmp_path / "none" / "plan.safetensors", progress=pytest.fail)
+
+
 def test_nan_during_calibration_says_where_and_what_was_kept(tmp_path):
     exact = sk.load("gaussian")
 

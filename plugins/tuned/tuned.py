@@ -7,7 +7,7 @@ from typing import Any
 
 import solverkit as sk
 from solverkit import Grid, TunedPlans, load_plans
-from solverkit.tuning.calibrate import known
+from solverkit.model.fingerprint import try_fingerprint
 
 FIRST_ORDER = "first-order"
 
@@ -19,12 +19,12 @@ def prepare(denoiser: Any, options: dict[str, Any]) -> dict[str, Any]:
         LoadError: the file is no plan.
         ScheduleError: it was fitted on another schedule.
     """
-    plan = options["plan"]
-    if plan == FIRST_ORDER:
+    plan = options.get("plan")
+    if plan is None or plan == FIRST_ORDER:  # a missing one is told where options are checked
         return options
     plans = plan if isinstance(plan, TunedPlans) else load_plans(plan)
     plans.require(denoiser.schedule)
-    own = known(denoiser)
+    own = try_fingerprint(denoiser)
     if plans.fingerprint is not None and own is not None and own != plans.fingerprint:
         warnings.warn(
             f"the plan was fitted to the network {plans.fingerprint[:12]}, and this one is {own[:12]} (another network, "

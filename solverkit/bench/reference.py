@@ -24,11 +24,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from ..errors import FingerprintError
 from ..files.regular_file import require_file
 from ..grid.grid import Grid
 from ..grid.named import make_grid
-from ..model.fingerprint import fingerprint
+from ..model.fingerprint import fingerprint, try_fingerprint
 from ..process.schedule import VE, Schedule
 from ..run.sampling import sample
 
@@ -53,14 +52,6 @@ class Reference:
 
     x: torch.Tensor
     error: float
-
-
-def try_fingerprint(denoiser: Any) -> str | None:
-    """The fingerprint, or None for a network that cannot be told from others (a function that hides what it is made of)."""
-    try:
-        return fingerprint(denoiser)
-    except FingerprintError:
-        return None
 
 
 def reference_key(model_fingerprint: str | None, seed: int, steps: int) -> str | None:

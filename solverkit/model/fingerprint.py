@@ -77,6 +77,14 @@ def fingerprint(denoiser: Any) -> str:
         raise FingerprintError("the network is nested too deeply to be read; it has no fingerprint.") from None
 
 
+def try_fingerprint(denoiser: Any) -> str | None:
+    """The fingerprint, or None for a network that cannot be told from others (a function that hides what it is made of)."""
+    try:
+        return fingerprint(denoiser)
+    except FingerprintError:
+        return None
+
+
 class _Digests:
     """Digests of values, each made once. `path` says where a value was found, for the error."""
 

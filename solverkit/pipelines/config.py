@@ -16,7 +16,7 @@ from ..registry.registry import SamplerCard, resolve
 from .convention import Convention
 from .inversion import require_invertible
 from .native_layout import layout_class, own_class, peer_of
-from .peers import METHOD_KEYS, PEERS, Peer, forward_class, inverting
+from .peers import METHOD_KEYS, Peer, forward_class, inverting, peer_named
 from .writer import native_class
 
 OWN = ("sampler", "grid", "sampler_options", "native_class", "layout_class", "inverse")
@@ -72,7 +72,7 @@ def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         raise ScheduleError(f"diffusers has no scheduler {name!r}; native_class names the class that wrote the config.")
     defaults = {**defaults, **(class_defaults(name) or {})}
     turned = overrides.pop("inverse", None)
-    _known(overrides, native, {**defaults, **_defaults_of(sampler)}, name, PEERS.get(str(sampler).partition(":")[0]))
+    _known(overrides, native, {**defaults, **_defaults_of(sampler)}, name, peer_named(sampler))
     given = overrides.pop("sampler_options", None)
     kept = {} if changed else before.get("sampler_options")
     _one_shift(overrides, native, defaults)
@@ -95,8 +95,8 @@ def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 
 def _defaults_of(sampler: Any) -> dict[str, Any]:
     """The keys of the sampler's own classes."""
-    peer = PEERS.get(str(sampler).partition(":")[0])
-    return {} if peer is None else {k: v for name in peer.classes.values() for k, v in (class_defaults(name) or {}).items()}
+    own = peer_named(sampler)
+    return {} if own is None else {k: v for name in own.classes.values() for k, v in (class_defaults(name) or {}).items()}
 
 
 def _known(

@@ -17,7 +17,7 @@ from ..process.schedule import VE
 from ..process.variance_preserving import DiscreteVP
 from ..registry.registry import SamplerCard
 from .convention import Convention
-from .peers import PEERS
+from .peers import PEERS, peer_named
 
 NEAR = 1e-6  # share of a step: data stands so far above level 0, or below the level that the first step repeats
 
@@ -32,7 +32,7 @@ def require_invertible(config: Mapping[str, Any], card: SamplerCard) -> None:
     Raises:
         OptionError: a sampler that is not known to be right upwards or draws noise, a grid by name, or clipping.
     """
-    peer = PEERS.get(str(config["sampler"]).partition(":")[0])
+    peer = peer_named(config["sampler"])
     if peer is None or peer.inverse is None:
         known = ", ".join(name for name, p in PEERS.items() if p.inverse is not None)
         raise OptionError(

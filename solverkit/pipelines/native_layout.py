@@ -23,7 +23,7 @@ from ..process.schedule import EDM, VE, Flow
 from ..process.variance_preserving import DiscreteVP
 from .convention import Convention
 from .inversion import inverse_class, require_vp, rising
-from .peers import PEERS, Peer
+from .peers import Peer, peer_named
 
 # what the keys say of the network rather than of its sampling, and the value that says nothing
 NETWORK = {
@@ -87,7 +87,13 @@ def layout_class(config: Mapping[str, Any], convention: Convention) -> tuple[str
 
     The class that the user named, else that of the sampler, else the one that wrote the config.
     """
-    own, peer = own_class(config, convention), peer_of(config)
+    own, method = own_class(config, convention), peer_of(config)
+
+    def as_method(name: str, keys: dict[str, Any]) -> dict[str, Any]:
+        """The keys that make the sampler's own class this method."""
+        means = {} if method is None or name != own else {**method.told(config["sampler_options"]), **method.fixed}
+        return {**keys, **{key: value for key, value in means.items() if key in keys}}
+
     if config.get("inverse"):
         require_vp(config, convention)
         name = inverse_class(config)
@@ -96,26 +102,24 @@ def layout_class(config: Mapping[str, Any], convention: Convention) -> tuple[str
                 f"inverse=True runs on the levels of {name}, which has no key for something that this config "
                 f"({config['native_class']}) says of the network; choose another sampler, 'ddim' or 'dpmpp-2m'."
             )
-        method = {} if peer is None or name != own else {**peer.told(config["sampler_options"]), **peer.fixed}
-        return name, {**keys, **{key: value for key, value in method.items() if key in keys}}
+        return name, as_method(name, keys)
     for name in filter(None, (config.get("layout_class"), own)):
         if (keys := class_keys(name, config, convention)) is not None:
-            method = {} if peer is None or name != own else {**peer.told(config["sampler_options"]), **peer.fixed}
-            return name, {**keys, **{key: value for key, value in method.items() if key in keys}}
+            return name, as_method(name, keys)
     return config["native_class"], class_keys(config["native_class"], config, convention) or {}
 
 
 def peer_of(config: Mapping[str, Any]) -> Peer | None:
     """What the sampler is in diffusers, if it is there."""
-    return PEERS.get(str(config["sampler"]).partition(":")[0])
+    return peer_named(config["sampler"])
 
 
 def own_class(config: Mapping[str, Any], convention: Convention) -> str | None:
     """The class of the sampler for this network; None where there is none."""
-    peer, writer = peer_of(config), config["native_class"]
-    if peer is not None and config.get("inverse"):
-        return peer.inverse
-    return None if peer is None else peer.class_for(family(convention, writer), writer)
+    method, writer = peer_of(config), config["native_class"]
+    if method is not None and config.get("inverse"):
+        return method.inverse
+    return None if method is None else method.class_for(family(convention, writer), writer)
 
 
 def class_keys(name: str, config: Mapping[str, Any], convention: Convention) -> dict[str, Any] | None:
@@ -135,9 +139,7 @@ def class_keys(name: str, config: Mapping[str, Any], convention: Convention) -> 
         shift = config.get("flow_shift") if config.get("use_flow_sigmas") else config.get("shift")
         shift = 1.0 if shift is None else shift
         known |= {"shift": shift, "flow_shift": shift, "use_flow_sigmas": "shift" not in defaults}
-        known["prediction_type"] = (
-            "flow_prediction" if convention.prediction == "flow_prediction" else convention.prediction
-        )
+        known["prediction_type"] = convention.prediction
         if not {"shift", "flow_shift"} & set(defaults):
             return None
     dynamic = bool(known.get("use_dynamic_shifting"))

@@ -135,6 +135,11 @@ def inverting(name: str) -> str | None:
     return next((sampler for sampler, peer in PEERS.items() if name and peer.inverse == name), None)
 
 
+def peer_named(sampler: Any) -> Peer | None:
+    """What a sampler is in diffusers, if it is there; options may stand behind its name."""
+    return PEERS.get(str(sampler).partition(":")[0])
+
+
 # keys of native classes that name a method rather than the network or its levels: what does the same here
 METHOD_KEYS = {
     "algorithm_type": "choose the sampler: 'dpmpp-2m' (dpmsolver++), 'dpmpp-2m-sde' (sde-dpmsolver++), 'deis', ...",

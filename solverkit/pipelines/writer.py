@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ScheduleError
 from ..files.diffusers_config import class_defaults
 from .convention import Convention
-from .peers import PEERS
+from .peers import peer_named
 
 
 def native_class(config: Mapping[str, Any], keys: Mapping[str, Any], sampler: str) -> str:
@@ -39,10 +39,10 @@ def native_class(config: Mapping[str, Any], keys: Mapping[str, Any], sampler: st
         return name
     if reason:
         raise ScheduleError(f"this config has the keys of {found[0]}, and it cannot be run: {reason}")
-    peer = PEERS.get(str(sampler).partition(":")[0])
+    own = peer_named(sampler)
     classes = {"vp": "DDIMScheduler", "flow": "FlowMatchEulerDiscreteScheduler", "edm": "EDMEulerScheduler"}
     kind = _kind(keys)
-    name = (peer.classes.get(kind) if peer is not None else None) or classes[kind]
+    name = (own.classes.get(kind) if own is not None else None) or classes[kind]
     known = {key for c in _classes() for key in class_defaults(c) or ()}
     strange = sorted(key for key in keys if key in config and key not in known and not key.startswith("_"))
     if strange:

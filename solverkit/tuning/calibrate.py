@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from ..errors import FingerprintError, LoadError, NonFiniteError, OptionError
+from ..errors import LoadError, NonFiniteError, OptionError
 from ..grid.named import is_count
-from ..model.fingerprint import fingerprint
+from ..model.fingerprint import try_fingerprint
 from .gauss_newton import improve
 from .least_squares import fitted
-from .loss import huber, per_sample
+from .loss import huber, interval, per_sample
 from .plans import Budget, TunedPlans, load_plans
 from .rows import Rows, counted
 from .search import compass, family
@@ -63,6 +63,7 @@ def tune(
 
     Raises:
         OptionError: budgets or counts that make no sense.
+        LoadError: there is no place to write to, or the file to go on with is another's.
         NonFiniteError: the network answers NaN or inf.
         SolverKitError: from the denoiser.
     """
@@ -71,6 +72,8 @@ def tune(
         raise OptionError(f"nfe= is a list of budgets of at least 2 evaluations, got {list(nfe)!r}.")
     if samples < 8 or validation < 8 or starts < 1 or iterations < 0 or history < 1:
         raise OptionError("tune needs samples and validation of at least 8, starts and history of at least 1.")
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise LoadError(f"the plan is to be written to {out}, and there is no folder {Path(out).parent}; make it first.")
     say = progress or (lambda text: None)
     with torch.no_grad():
         return _tuned(
@@ -90,7 +93,7 @@ def _tuned(
     check = converge(denoiser, validation, seed + APART, evaluations)
     frame, top = train.grid.frame, float(train.grid[0])
     plans = TunedPlans(
-        repr(denoiser.schedule), frame, top, known(denoiser), {},
+        repr(denoiser.schedule), frame, top, try_fingerprint(denoiser), {},
         {"seed": seed, "samples": samples, "validation": validation, "reference_evaluations": evaluations, "fast": fast},
     )  # fmt: skip
     plans = _begun(plans, out, resume)
@@ -103,8 +106,8 @@ def _tuned(
         began, model = time.perf_counter(), counted(_model(denoiser, kept))
         say(f"NFE {n}: untuned solvers")
         pairs = list(candidates(denoiser.schedule, quick=fast))
-        few = trial(denoiser, train.start[:32], _own(train.end[:32], train), n, pairs)
-        best = trial(denoiser, check.start, _own(check.end, check), n, [(u.sampler, u.grid) for u in few[:4]])[0]
+        few = trial(denoiser, train.own_start[:32], train.own_end[:32], n, pairs)
+        best = trial(denoiser, check.own_start, check.own_end, n, [(u.sampler, u.grid) for u in few[:4]])[0]
         usual = (0.6 if frame == 0 else 0.4) * 5 / n
         first = [(usual if last is None else last * 0.8, rho), (usual, 1.0 if exact else 1.1), (usual * 0.5, rho)][:starts]
         choices = []
@@ -148,14 +151,6 @@ def _begun(plans: TunedPlans, out: str | Path | None, resume: bool) -> TunedPlan
     return replace(plans, budgets=old.budgets)
 
 
-def known(denoiser: Any) -> str | None:
-    """The fingerprint of a network with its inputs and guidance; None where it cannot be told apart from others."""
-    try:
-        return fingerprint(denoiser)
-    except FingerprintError:
-        return None
-
-
 def _model(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
     """E[x_0 | x] of states in the frame at s; levels of an integer network snap.
 
@@ -175,11 +170,6 @@ def _model(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Te
         return out
 
     return model
-
-
-def _own(x: torch.Tensor, references: Trajectories) -> torch.Tensor:
-    """The ends in the model's own coordinates."""
-    return x * references.grid[-1].scale
 
 
 def _levels(model: Any, references: Trajectories, n: int, top: float, start: tuple[float, float], history: int) -> Rows:
@@ -202,12 +192,10 @@ def judged(errors: torch.Tensor, best: Untuned, rows: int, seconds: float) -> di
         return float(e.square().mean().sqrt())
 
     keep = max(int(len(errors) * 0.95), 1)
-    draws = torch.randint(0, len(errors), (1000, len(errors)), generator=torch.Generator().manual_seed(0))
-    ratios = (errors[draws].square().mean(1) / best.errors[draws].square().mean(1)).sqrt().sort().values
     return {
         "noises": len(errors), "rms": rms(errors), "median": float(errors.median()),
         "rms_without_worst": rms(errors.sort().values[:keep]), "untuned": f"{best.sampler} on {best.grid}",
         "untuned_rms": rms(best.errors), "untuned_median": float(best.errors.median()),
         "ratio_rms": rms(errors) / rms(best.errors), "ratio_median": float(errors.median() / best.errors.median()),
-        "interval": [float(ratios[25]), float(ratios[974])], "rows": rows, "seconds": seconds,
+        "interval": list(interval(errors, best.errors)), "rows": rows, "seconds": seconds,
     }  # fmt: skip

@@ -20,6 +20,13 @@ def huber(errors: torch.Tensor, robust: bool = True) -> float:
     return float(squares.mean().sqrt())
 
 
+def interval(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
+    """95 % of the ratio of the RMS of errors a and b (B,) of the same noises, over resampled noises."""
+    draws = torch.randint(0, len(a), (1000, len(a)), generator=torch.Generator().manual_seed(0))
+    ratios = (a[draws].square().mean(1) / b[draws].square().mean(1)).sqrt().sort().values
+    return float(ratios[25]), float(ratios[974])
+
+
 def weights(errors: torch.Tensor, robust: bool = True) -> torch.Tensor:
     """The weight of each sample's squares in a step that lowers `huber`, (B,): min(1, kappa / e)."""
     if not robust:

@@ -49,6 +49,16 @@ class Trajectories:
         """At level 0, (B, ...)."""
         return self.states[-1]
 
+    @property
+    def own_start(self) -> torch.Tensor:
+        """`start` in the model's own coordinates, as `sk.sample` takes it."""
+        return self.start * self.grid[0].scale
+
+    @property
+    def own_end(self) -> torch.Tensor:
+        """`end` in the model's own coordinates."""
+        return self.end * self.grid[-1].scale
+
     def rows(self, index: slice) -> Trajectories:
         """Of some of the noises."""
         return Trajectories(self.grid, [x[index] for x in self.states])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import SolverKitError
-from ..grid.named import make_grid
 from ..process.schedule import Flow
 from ..process.variance_preserving import DiscreteVP
 from ..registry.registry import registry
@@ -60,9 +59,7 @@ def trial(
         if tick is not None:
             tick()
         try:
-            grid = make_grid(name, denoiser.schedule, 1)
-            scale = grid[0].scale
-            run = sample(denoiser, solver, nfe=nfe, x=start * scale, grid=name, dtype=start.dtype)
+            run = sample(denoiser, solver, nfe=nfe, x=start, grid=name, dtype=start.dtype)
         except SolverKitError:
             continue
         errors = per_sample(end - run.x)
