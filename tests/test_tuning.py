@@ -20,6 +20,9 @@ from solverkit.tuning.search import compass, family
 from solverkit.tuning.trajectories import converge
 
 
+ARGUMENTS = {"samples": 192, "validation": 256, "starts": 3, "reference_evaluations": 512}
+
+
 @pytest.fixture(scope="module")
 def mixture():
     return sk.load("mixture")
@@ -28,7 +31,7 @@ def mixture():
 @pytest.fixture(scope="module")
 def plans(mixture, tmp_path_factory):
     path = tmp_path_factory.mktemp("tuned") / "plan.safetensors"
-    return sk.tune(mixture, [5, 8], samples=96, validation=256, reference_evaluations=512, out=path), path
+    return sk.tune(mixture, [5, 8], **ARGUMENTS, out=path), path
 
 
 def errors(denoiser, sampler, nfe, exact, **options):
@@ -135,10 +138,9 @@ def test_a_plan_in_a_pipeline_is_sk_sample(pipeline, tmp_path):
 
 
 def test_going_on_gives_the_same_plan(mixture, plans, tmp_path):
-    arguments = {"samples": 96, "validation": 256, "reference_evaluations": 512}
     path = tmp_path / "plan.safetensors"
-    sk.tune(mixture, [5], out=path, **arguments)
-    went_on = sk.tune(mixture, [5, 8], out=path, resume=True, **arguments)
+    sk.tune(mixture, [5], out=path, **ARGUMENTS)
+    went_on = sk.tune(mixture, [5, 8], out=path, resume=True, **ARGUMENTS)
     for n in (5, 8):
         assert np.allclose(went_on.budgets[n].weights, plans[0].budgets[n].weights, rtol=1e-9, atol=1e-12)
     with pytest.raises(LoadError, match="other settings"):
@@ -186,8 +188,8 @@ def test_nan_during_calibration_says_where_and_what_was_kept(tmp_path):
     denoiser, path = Broken(), tmp_path / "plan.safetensors"
     arguments = {"samples": 16, "validation": 16, "reference_evaluations": 256, "out": path}
 
-    def watch(text):
-        denoiser.broken = text == "NFE 5: levels"
+    def watch(progress):
+        denoiser.broken = progress.text.startswith("NFE 5: start")
 
     with pytest.raises(NonFiniteError, match=r"Level\(.*has NFE \[4\]"):
         sk.tune(denoiser, [4, 5], progress=watch, **arguments)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import OptionError
 from . import parameters
-from .console import print_json, print_table, remark
+from .console import print_json, print_table, remark, settings
 from .destination import require_writable
 from .network import open_network
 from .waiting import use_threads
+
+if TYPE_CHECKING:
+    from ..tuning.plans import TunedPlans
+    from ..tuning.progress import Progress
 
 OUT = typer.Option(Path("plan.safetensors"), "--out", "-o", help="The file of the plans; written after each budget.")
 NFE = typer.Option("5,6,8,10", "--nfe", "-n", help="Budgets, with commas.")
@@ -21,11 +28,15 @@ def tune(
     model: str = parameters.MODEL,
     nfe: str = NFE,
     out: Path = OUT,
-    samples: int = typer.Option(64, "--samples", min=8, help="Noises to fit to."),
-    validation: int = typer.Option(64, "--validation", min=8, help="Noises to judge on, of seeds of their own."),
-    starts: int = typer.Option(2, "--starts", min=1, max=3, help="Starts of the search of levels."),
-    fast: bool = typer.Option(False, "--fast", help="Search and least squares only."),
+    samples: int = typer.Option(192, "--samples", min=8, help="Noises to fit to."),
+    validation: int = typer.Option(128, "--validation", min=8, help="Noises to judge on, of seeds of their own."),
+    starts: int = typer.Option(4, "--starts", min=1, max=6, help="Starts of the search of levels."),
+    passes: int = typer.Option(1, "--passes", min=1, help="How often each noise is fitted to."),
+    fast: bool = typer.Option(False, "--fast", help="Search and least squares only, from one start."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the budgets that the file lacks."),
+    remember: bool = typer.Option(False, "--remember", help="Put the plans into the cache too, where auto finds them."),
+    pictures: bool = typer.Option(True, "--pictures/--no-pictures", help="A plot and a strip of samples beside the file."),
+    seed: int = typer.Option(1000, "--seed", min=0, help="Of the noises."),
     label: int | None = parameters.LABEL,
     guidance: float | None = typer.Option(None, "--guidance", help="Weight of classifier-free guidance; needs --label."),
     device: str | None = parameters.DEVICE,
@@ -43,16 +54,24 @@ def tune(
     if len(set(budgets)) != len(budgets) or min(budgets) < 2:
         raise OptionError(f"--nfe takes different budgets of at least 2 evaluations, got {nfe!r}.")
     require_writable(out, (".safetensors",))
+    beside = {name: out.with_name(f"{out.stem}{name}.png") for name in ("", "-samples")} if pictures else {}
+    for path in beside.values():
+        require_writable(path)
     use_threads(threads)
     from ..tuning.calibrate import tune as run
 
     denoiser = open_network(model, label, device, dtype, guidance)
-    plans = run(
-        denoiser, budgets, samples=samples, validation=validation, starts=starts, fast=fast, out=out, resume=resume,
-        progress=None if as_json else remark,
-    )  # fmt: skip
+    with ExitStack() as stack:
+        plans = run(
+            denoiser, budgets, samples=samples, validation=validation, starts=starts, passes=passes, fast=fast, seed=seed,
+            out=out, resume=resume, progress=None if settings.quiet or as_json else _watch(stack),
+        )  # fmt: skip
+    if remember:
+        remark(f"kept in {plans.remember()}")
+    written = _draw(denoiser, plans, model, beside)
     if as_json:
-        return print_json({"file": str(out), "budgets": {n: dict(b.figures) for n, b in plans.budgets.items()}})
+        told = {n: dict(b.figures) for n, b in plans.budgets.items()}
+        return print_json({"file": str(out), "pictures": [str(path) for path in written], "budgets": told})
     lines = []
     for n, budget in sorted(plans.budgets.items()):
         f = budget.figures
@@ -67,3 +86,59 @@ def tune(
     head += ["kept", "rows", "s"]
     noises = next(iter(plans.budgets.values())).figures["noises"] if plans.budgets else 0
     print_table(f"{out}: errors on {noises} noises that nothing was fitted to", head, lines)
+    if written:
+        remark(f"Pictures: {', '.join(str(path) for path in written)}")
+
+
+def _draw(denoiser: Any, plans: TunedPlans, model: str, paths: Mapping[str, Path]) -> list[Path]:
+    """The plot and, where samples are pictures, the strip; those that were written."""
+    from ..tuning.pictures import plot, strip
+
+    written = []
+    if "" in paths:
+        plot(plans, paths[""], model)
+        written.append(paths[""])
+    if "-samples" in paths and strip(denoiser, plans, paths["-samples"]):
+        written.append(paths["-samples"])
+    return written
+
+
+def _watch(stack: ExitStack) -> Callable[[Progress], None]:
+    """A bar where somebody sees it, else a line for each thing that begins and each budget that is done."""
+    import sys
+
+    if sys.stderr.isatty():
+        return _bar(stack)
+    said = [""]
+
+    def lines(progress: Progress) -> None:
+        about = progress.text.partition(",")[0]
+        if progress.finished is not None:
+            f = progress.finished
+            remark(
+                f"NFE {f['nfe']}: RMS {f['rms']:.4f}, best untuned {f['untuned_rms']:.4f} ({f['untuned']}), ratio "
+                f"{f['ratio_rms']:.2f}; {progress.done} of about {progress.total} rows"
+            )
+        elif about != said[0] and "batch" not in about:
+            remark(progress.text)
+        said[0] = about
+
+    return lines
+
+
+def _bar(stack: ExitStack) -> Callable[[Progress], None]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (
+        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TaskProgressColumn(), bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[ratio]}"),
+    )  # fmt: skip
+    bar = stack.enter_context(bars.Progress(*columns, console=Console(stderr=True)))
+    task = bar.add_task("", total=1, ratio="")
+
+    def watch(progress: Progress) -> None:
+        best = "" if progress.ratio is None else f"best ratio {progress.ratio:.2f}"
+        bar.update(task, description=progress.text, completed=progress.done, total=progress.total, ratio=best)
+
+    return watch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,16 +13,15 @@ import torch
 from ..errors import LoadError, NonFiniteError, OptionError
 from ..grid.named import is_count
 from ..model.fingerprint import try_fingerprint
-from .gauss_newton import improve
-from .least_squares import fitted
-from .loss import huber, interval, per_sample
+from .asked import Asked
+from .fit import Fit, on
+from .loss import interval
 from .plans import Budget, TunedPlans, load_plans
-from .rows import Rows, counted
-from .search import compass, family
-from .trajectories import Trajectories, converge
-from .untuned import Untuned, candidates, trial
+from .progress import Progress, Work
+from .references import References, references
+from .rows import counted
+from .untuned import Untuned, best_of, candidates
 
-SEARCH = 48  # noises of a search of levels
 SEED, APART = 1000, 500_000  # validation noises have seeds of their own
 
 
@@ -31,17 +29,17 @@ def tune(
     denoiser: Any,
     nfe: Sequence[int] = (5, 6, 8, 10),
     *,
-    samples: int = 64,
-    validation: int = 64,
-    starts: int = 2,
-    iterations: int = 3,
-    history: int = 5,
+    samples: int = 192,
+    validation: int = 128,
+    starts: int = 4,
+    passes: int = 1,
+    history: int = 4,
     fast: bool = False,
     seed: int = SEED,
     reference_evaluations: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> TunedPlans:
     """Fit a plan for each budget.
 
@@ -50,14 +48,15 @@ def tune(
     Args:
         denoiser: From `sk.wrap`, `sk.load` or `solverkit.guidance`; deterministic.
         nfe: Budgets, at least 2.
-        samples, validation: Noises to fit to, and noises to judge on.
-        starts: Starts of the search of levels; the lower validation error is kept.
-        iterations: Of Gauss-Newton.
+        samples, validation: Noises to fit to, and noises to judge on. The median of a network's errors needs few of the
+            former, their RMS many: samples near a border between modes have to be seen.
+        starts: Starts of the search of levels, up to 6; all are given a few batches, the best of them the rest.
+        passes: How often each noise is fitted to.
         history: The most differences of predictions that a step weighs.
-        fast: Search and least squares only, and a short trial of untuned solvers.
+        fast: Levels and least squares only, from one start.
         seed: Of the noises.
-        reference_evaluations: Of a converged run.
-        out: Where the plan is written after each budget.
+        reference_evaluations: Of a converged run; default 128, 1024 for exact targets.
+        out: Where the plans are written after each budget.
         resume: Go on with the budgets that the file lacks.
         progress: Called with what is running.
 
@@ -67,92 +66,86 @@ def tune(
         NonFiniteError: the network answers NaN or inf.
         SolverKitError: from the denoiser.
     """
-    budgets = sorted({int(n) for n in nfe if is_count(n)})
-    if len(budgets) != len(list(nfe)) or not budgets or budgets[0] < 2:
-        raise OptionError(f"nfe= is a list of budgets of at least 2 evaluations, got {list(nfe)!r}.")
-    if samples < 8 or validation < 8 or starts < 1 or iterations < 0 or history < 1:
-        raise OptionError("tune needs samples and validation of at least 8, starts and history of at least 1.")
+    if not all(is_count(n) for n in nfe):
+        raise OptionError(f"nfe= is a list of different budgets of at least 2 evaluations, got {list(nfe)!r}.")
+    budgets = tuple(sorted(int(n) for n in nfe))
+    asked = Asked(budgets, samples, validation, starts, passes, history, fast, seed, reference_evaluations)
+    asked.require()
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise LoadError(f"the plan is to be written to {out}, and there is no folder {Path(out).parent}; make it first.")
-    say = progress or (lambda text: None)
     with torch.no_grad():
-        return _tuned(
-            denoiser, budgets, samples, validation, starts, 0 if fast else iterations, history, fast, seed,
-            reference_evaluations, out, resume, say,
-        )  # fmt: skip
+        return _Calibration(denoiser, asked, out, resume, progress or (lambda told: None)).run()
 
 
-def _tuned(
-    denoiser: Any, budgets: Sequence[int], samples: int, validation: int, starts: int, iterations: int, history: int,
-    fast: bool, seed: int, evaluations: int | None, out: str | Path | None, resume: bool, say: Callable[[str], None],
-) -> TunedPlans:  # fmt: skip
-    exact = hasattr(denoiser, "target")
-    evaluations = evaluations or (1024 if exact else 128)
-    say(f"{samples + validation} converged runs of {evaluations} evaluations")
-    train = converge(denoiser, samples, seed, evaluations)
-    check = converge(denoiser, validation, seed + APART, evaluations)
-    frame, top = train.grid.frame, float(train.grid[0])
-    plans = TunedPlans(
-        repr(denoiser.schedule), frame, top, try_fingerprint(denoiser), {},
-        {"seed": seed, "samples": samples, "validation": validation, "reference_evaluations": evaluations, "fast": fast},
-    )  # fmt: skip
-    plans = _begun(plans, out, resume)
-    rho, last = (1.3, None) if exact else (0.8, None)
-    for n in budgets:
-        if n in plans.budgets:
-            last = plans.budgets[n].figures["last_level"]
-            continue
-        kept = "Nothing was written." if out is None or not plans.budgets else f"{out} has NFE {sorted(plans.budgets)}."
-        began, model = time.perf_counter(), counted(_model(denoiser, kept))
-        say(f"NFE {n}: untuned solvers")
-        pairs = list(candidates(denoiser.schedule, quick=fast))
-        few = trial(denoiser, train.own_start[:32], train.own_end[:32], n, pairs)
-        best = trial(denoiser, check.own_start, check.own_end, n, [(u.sampler, u.grid) for u in few[:4]])[0]
-        usual = (0.6 if frame == 0 else 0.4) * 5 / n
-        first = [(usual if last is None else last * 0.8, rho), (usual, 1.0 if exact else 1.1), (usual * 0.5, rho)][:starts]
-        choices = []
-        for place in first:
-            say(f"NFE {n}: levels")
-            rows = _levels(model, train, n, top, place, history if n <= 6 else min(history, 5))
-            choices.append(rows)
-            if iterations:
-                for robust in (True, False):
-                    say(f"NFE {n}: weights and levels")
-                    choices.append(improve(model, rows, train, iterations, robust)[0])
-        errors = [per_sample(check.end - rows.run(model, check.start)) for rows in choices]
-        chosen = min(range(len(choices)), key=lambda i: float(errors[i].square().mean()))
-        rows, last = choices[chosen], choices[chosen].levels[-1]
-        figures = judged(errors[chosen], best, model.rows, time.perf_counter() - began)
-        figures["last_level"] = last
-        wins = figures["ratio_rms"] < 1 and figures["ratio_median"] < 1
-        budget = Budget(rows.levels, rows.matrix(), None, None, figures)
-        if not wins:
-            budget = Budget((), None, best.sampler, best.grid, figures)
-        plans = replace(plans, budgets={**plans.budgets, n: budget})
-        say(f"NFE {n}: RMS {figures['rms']:.4f}, best untuned {figures['untuned_rms']:.4f} ({best.sampler} on {best.grid})")
-        if out is not None:
-            plans.save(out)
-    return plans
+class _Calibration:
+    def __init__(
+        self, denoiser: Any, asked: Asked, out: str | Path | None, resume: bool, progress: Callable[[Progress], None]
+    ) -> None:
+        self.denoiser, self.asked, self.out, self.resume = denoiser, asked, out, resume
+        self.exact = hasattr(denoiser, "target")
+        self.evaluations = asked.reference_evaluations or (1024 if self.exact else 128)
+        self.work = Work(asked, self.evaluations, progress)
 
-
-def _begun(plans: TunedPlans, out: str | Path | None, resume: bool) -> TunedPlans:
-    """With the budgets of a file that was begun by the same call.
-
-    Raises:
-        LoadError: the file is of another network or another call.
-    """
-    if out is None or not resume or not Path(out).exists():
+    def run(self) -> TunedPlans:
+        asked = self.asked
+        train, check = self._references(asked.samples, asked.seed), self._references(asked.validation, asked.seed + APART)
+        facts = {
+            "seed": asked.seed, "samples": asked.samples, "validation": asked.validation, "starts": asked.starts,
+            "passes": asked.passes, "history": asked.history, "fast": asked.fast,
+            "reference_evaluations": self.evaluations, "reference_rows": train.rows + check.rows,
+        }  # fmt: skip
+        plans = self._begun(TunedPlans(
+            repr(self.denoiser.schedule), train.ends.frame, train.top, try_fingerprint(self.denoiser), {}, facts,
+        ))  # fmt: skip
+        for n in asked.nfe:
+            if n in plans.budgets:
+                self.work.skip(n)
+                continue
+            plans = replace(plans, budgets={**plans.budgets, n: self._budget(n, train, check, plans)})
+            if self.out is not None:
+                plans.save(self.out)
         return plans
-    old = load_plans(out)
-    if (old.schedule, old.fingerprint, dict(old.facts)) != (plans.schedule, plans.fingerprint, dict(plans.facts)):
-        raise LoadError(
-            f"{out} was begun for another network or with other settings; leave out resume, or name another file."
+
+    def _references(self, count: int, seed: int) -> References:
+        self.work.say(f"{count} converged runs of {self.evaluations} evaluations")
+        return references(self.denoiser, count, seed, self.evaluations, self.work.did)
+
+    def _budget(self, n: int, train: References, check: References, plans: TunedPlans) -> Budget:
+        """The fitted plan, or where it does not win the best untuned solver."""
+        kept = f"{self.out} has NFE {sorted(plans.budgets)}." if self.out and plans.budgets else "Nothing was written."
+        began, model, asked = time.perf_counter(), counted(_model(self.denoiser, kept), self.work.did), self.asked
+        fit = Fit(
+            model, self.denoiser.schedule, train, 1.3 if self.exact else 0.8, asked.history, asked.passes, self.work.say
         )
-    return replace(plans, budgets=old.budgets)
+        rows = fit.quick(n) if asked.fast else fit.plan(n, asked.starts)
+        errors, fitting = on(model, rows, check), time.perf_counter() - began
+        self.work.say(f"NFE {n}: untuned solvers")
+        pairs = list(candidates(self.denoiser.schedule, quick=asked.fast))
+        best = best_of(self.denoiser, train.ends, check.ends, n, pairs, self.work.did)
+        figures = judged(errors, best, model.rows, fitting)
+        self.work.finished(n, figures)
+        if figures["ratio_rms"] < 1 and figures["ratio_median"] < 1:
+            return Budget(rows.levels, rows.matrix(), None, None, figures)
+        return Budget((), None, best.sampler, best.grid, figures)
+
+    def _begun(self, plans: TunedPlans) -> TunedPlans:
+        """With the budgets of a file that was begun by the same call.
+
+        Raises:
+            LoadError: the file is of another network or another call.
+        """
+        if self.out is None or not self.resume or not Path(self.out).exists():
+            return plans
+        old = load_plans(self.out)
+        if (old.schedule, old.fingerprint, dict(old.facts)) != (plans.schedule, plans.fingerprint, dict(plans.facts)):
+            raise LoadError(
+                f"{self.out} was begun for another network or with other settings; leave out resume, or name another file."
+            )
+        return replace(plans, budgets=old.budgets)
 
 
 def _model(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """E[x_0 | x] of states in the frame at s; levels of an integer network snap.
+    """E[x_0 | x] of states in the frame at s.
 
     Raises (when called):
         NonFiniteError: the network answers NaN or inf; says at which level, and what is kept.
@@ -170,19 +163,6 @@ def _model(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Te
         return out
 
     return model
-
-
-def _levels(model: Any, references: Trajectories, n: int, top: float, start: tuple[float, float], history: int) -> Rows:
-    """The levels of a local search, and the weights that fit them."""
-    few, frame = references.rows(slice(0, SEARCH)), references.grid.frame
-
-    def loss(last: float, rho: float) -> float:
-        _, x = fitted(model, few, family(n, top, min(last, 0.5 * min(top, 1.0)), rho, frame), history)
-        value = huber(per_sample(few.end - x))
-        return value if math.isfinite(value) else math.inf
-
-    last, rho, _ = compass(loss, *start)
-    return fitted(model, references, family(n, top, min(last, 0.5 * min(top, 1.0)), rho, frame), history)[0]
 
 
 def judged(errors: torch.Tensor, best: Untuned, rows: int, seconds: float) -> dict[str, Any]:

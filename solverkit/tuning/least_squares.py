@@ -17,7 +17,7 @@ def solve(columns: Sequence[torch.Tensor], residual: torch.Tensor, ridge: float 
     a = torch.stack([c.double().flatten() for c in columns], 1)
     norms = a.norm(dim=0).clamp(min=1e-300)
     a = a / norms
-    gram = a.T @ a + ridge * torch.eye(a.shape[1], dtype=a.dtype)
+    gram = a.T @ a + ridge * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
     return (torch.linalg.solve(gram, a.T @ residual.double().flatten()) / norms).tolist()
 
 

@@ -22,6 +22,7 @@ def huber(errors: torch.Tensor, robust: bool = True) -> float:
 
 def interval(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
     """95 % of the ratio of the RMS of errors a and b (B,) of the same noises, over resampled noises."""
+    a, b = a.cpu(), b.cpu()
     draws = torch.randint(0, len(a), (1000, len(a)), generator=torch.Generator().manual_seed(0))
     ratios = (a[draws].square().mean(1) / b[draws].square().mean(1)).sqrt().sort().values
     return float(ratios[25]), float(ratios[974])

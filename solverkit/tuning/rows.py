@@ -91,14 +91,16 @@ class Rows:
         return replace(self, levels=levels)
 
 
-def counted(model: Any) -> Any:
-    """A model that counts its rows: `.rows`."""
+def counted(model: Any, did: Callable[[int], None] | None = None) -> Any:
+    """A model that counts its rows: `.rows`; `did` is told those of each call."""
 
     class Counted:
         rows = 0
 
         def __call__(self, x: torch.Tensor, s: float) -> torch.Tensor:
             self.rows += len(x)
+            if did is not None:
+                did(len(x))
             return model(x, s)
 
     return Counted()

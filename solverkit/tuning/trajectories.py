@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,11 @@ class Trajectories:
         """`end` in the model's own coordinates."""
         return self.end * self.grid[-1].scale
 
+    @property
+    def frame(self) -> int:
+        """Of the states."""
+        return self.grid.frame
+
     def rows(self, index: slice) -> Trajectories:
         """Of some of the noises."""
         return Trajectories(self.grid, [x[index] for x in self.states])
@@ -80,12 +86,14 @@ class Trajectories:
         return out * math.hypot(1.0 - frame * s, s)
 
 
-def converge(denoiser: Any, num_samples: int, seed: int, evaluations: int, keep: int = 64) -> Trajectories:
+def converge(
+    denoiser: Any, num_samples: int, seed: int | Sequence[int], evaluations: int, keep: int = 64
+) -> Trajectories:
     """The trajectories of a network (DEIS of order 3) or of an exact target (RK4), from the noises of a seed.
 
     Args:
         denoiser: Of the run.
-        num_samples, seed: Which noises.
+        num_samples, seed: Which noises; a seed, or one key a sample.
         evaluations: Of the converged run.
         keep: How many states are kept.
     """

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
-from ..errors import SolverKitError
+from ..errors import BudgetError, SolverKitError
 from ..process.schedule import Flow
 from ..process.variance_preserving import DiscreteVP
 from ..registry.registry import registry
 from ..run.sampling import sample
 from .loss import per_sample
+from .references import Ends
 
 SOLVERS = (
     "euler", "heun", "midpoint", "dpmpp-2m", "dpmpp-3m", "unipc:order=2", "unipc", "deis:order=2", "deis",
@@ -45,6 +47,29 @@ def candidates(schedule: Any, quick: bool = False) -> Iterator[tuple[str, str]]:
                 yield solver, grid
 
 
+def best_of(
+    denoiser: Any, few: Ends, judge: Ends, nfe: int, pairs: Sequence[tuple[str, str]], tick: Callable[[int], None]
+) -> Untuned:
+    """The best pair on the noises of `judge`, of those that do best on a few others: all on 8, 16 on 32, 4 on all.
+
+    Args:
+        few, judge: Noises and converged ends.
+        tick: Called with the rows of each run.
+
+    Raises:
+        BudgetError: none of the pairs runs in the budget.
+    """
+    for count, kept in ((8, 16), (32, 4)):
+        some = few.rows(slice(0, count))
+        rows = nfe * len(some.start)
+        found = trial(denoiser, some.own_start, some.own_end, nfe, pairs, partial(tick, rows))
+        pairs = [(u.sampler, u.grid) for u in found[:kept]]
+    found = trial(denoiser, judge.own_start, judge.own_end, nfe, pairs, partial(tick, nfe * len(judge.start)))
+    if not found:
+        raise BudgetError(f"no untuned solver runs in {nfe} evaluations on this network; take a larger budget.")
+    return found[0]
+
+
 def trial(
     denoiser: Any, start: torch.Tensor, end: torch.Tensor, nfe: int, pairs: Sequence[tuple[str, str]],
     tick: Callable[[], None] | None = None,
@@ -56,12 +81,13 @@ def trial(
     """
     found = []
     for solver, name in pairs:
-        if tick is not None:
-            tick()
         try:
             run = sample(denoiser, solver, nfe=nfe, x=start, grid=name, dtype=start.dtype)
         except SolverKitError:
             continue
+        finally:
+            if tick is not None:
+                tick()
         errors = per_sample(end - run.x)
         if bool(errors.isfinite().all()):
             found.append(Untuned(solver, name, errors))

@@ -1,0 +1,37 @@
+"""What a calibration is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import OptionError
+from .fit import STARTS
+
+LEAST = 8  # noises
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call of `tune` asks for; see there."""
+
+    nfe: tuple[int, ...]
+    samples: int
+    validation: int
+    starts: int
+    passes: int
+    history: int
+    fast: bool
+    seed: int
+    reference_evaluations: int | None
+
+    def require(self) -> None:
+        """Raises OptionError where the budgets or counts make no sense."""
+        if not self.nfe or self.nfe[0] < 2 or len(set(self.nfe)) != len(self.nfe):
+            raise OptionError(f"nfe= is a list of different budgets of at least 2 evaluations, got {list(self.nfe)!r}.")
+        for name in ("samples", "validation"):
+            if getattr(self, name) < LEAST:
+                raise OptionError(f"{name}= is a number of noises, at least {LEAST}; got {getattr(self, name)!r}.")
+        if not 1 <= self.starts <= len(STARTS):
+            raise OptionError(f"starts= is 1 to {len(STARTS)}, got {self.starts!r}.")
+        if self.passes < 1 or self.history < 1:
+            raise OptionError(f"passes= and history= are at least 1, got {self.passes!r} and {self.history!r}.")
