@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 
 from ..errors import BudgetError, GridError, LoadError, ScheduleError
+from ..files import artefact
+from ..files.cache import write_whole
+from ..files.regular_file import require_file
 from ..grid.grid import Grid
 from ..model.counting import report
 from ..plan.plan import follow
@@ -21,6 +25,8 @@ from ..registry.registry import resolve
 from ..run.choose import fit_grid
 
 FORMAT, VERSION = "solverkit-plan", 1
+FILE = "plan.safetensors"  # its name in a folder and on the hub
+MADE = "`solverkit tune MODEL --out FILE` writes one."
 
 
 @dataclass(frozen=True)
@@ -132,45 +138,73 @@ class TunedPlans:
             "budgets": entries, "facts": dict(self.facts),
         }  # fmt: skip
         metadata = {"format": FORMAT, "version": str(VERSION), "plan": json.dumps(told)}
-        path, part = Path(path), Path(f"{path}.part")
         try:
-            part.write_bytes(save(tensors or {"empty": torch.zeros(0)}, metadata))
-            part.replace(path)
+            write_whole(Path(path), save(tensors or {"empty": torch.zeros(0)}, metadata))
         except OSError as error:
-            part.unlink(missing_ok=True)
-            raise LoadError(f"the plan cannot be written to {path}: {error}.") from error
+            raise LoadError(f"the plan cannot be written to {path}: {error.strerror or error}.") from error
+
+    def card(self) -> str:
+        """A page that says what the plans were fitted to, how well they do, and how to run them and make them again."""
+        from .page import page
+
+        return page(self)
+
+    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+        """Upload the file, and `card()` as README.md where the repository has none; returns the file's address.
+
+        `sk.sample(denoiser, "tuned", plan=repo_id, nfe=...)` runs it from there.
+
+        Raises:
+            LoadError: the hub refused, or cannot be reached.
+        """
+
+        def written(path: Path) -> Path:
+            self.save(path)
+            return path
+
+        return artefact.push(written, repo_id, token, private, FILE, self.card())
 
 
-def load_plans(path: str | Path) -> TunedPlans:
-    """The plans of a file.
+def load_plans(source: str | os.PathLike[str]) -> TunedPlans:
+    """The plans of a file; of a folder or a hub id that has one as plan.safetensors; or those bundled with a network.
 
     Raises:
-        LoadError: no file, no plan, a torn file, or one of another version.
+        LoadError: no file, no plan, a torn file, or one of another version; or the hub cannot be reached.
     """
     from safetensors import safe_open
 
+    path = artefact.located(source, FILE, "plan", MADE)
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(require_file(path)), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise LoadError(f"{path} cannot be read as a plan (a file that solverkit tune wrote): {error}.") from error
+    except Exception as error:  # safetensors raises a dozen types for files that are not its own
+        raise LoadError(f"{path} cannot be read as a plan: {error}. {MADE}") from error
     if metadata.get("format") != FORMAT:
-        raise LoadError(f"{path} holds tensors but no plan; a plan is what `solverkit tune MODEL --out FILE` writes.")
+        raise LoadError(f"{path} holds tensors but no plan. {MADE}")
     if metadata.get("version") != str(VERSION):
         raise LoadError(
             f"{path} is a plan of version {metadata.get('version')}, this solverkit reads {VERSION}; tune again."
         )
     try:
         told = json.loads(metadata["plan"])
-        budgets = {
-            int(n): Budget(
-                tuple(tensors[f"{n}.levels"].tolist()) if f"{n}.levels" in tensors else (),
-                tensors[f"{n}.weights"].numpy() if f"{n}.weights" in tensors else None,
-                entry["sampler"], entry["grid"], entry["figures"],
-            )
-            for n, entry in told["budgets"].items()
-        }  # fmt: skip
+        budgets = {int(n): _budget(int(n), entry, tensors) for n, entry in told["budgets"].items()}
         return TunedPlans(told["schedule"], told["frame"], told["start"], told["fingerprint"], budgets, told["facts"])
     except (KeyError, TypeError, ValueError) as error:
         raise LoadError(f"{path} is no whole plan: {type(error).__name__} {error}.") from error
+
+
+def _budget(n: int, entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Budget:
+    """The plan of n evaluations.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing, or has not the size of n evaluations.
+    """
+    if entry["sampler"] is not None:
+        return Budget((), None, str(entry["sampler"]), str(entry["grid"]), entry["figures"])
+    levels, weights = tensors[f"{n}.levels"], tensors[f"{n}.weights"]
+    if levels.shape != (n,) or weights.shape != (n, n + 1):
+        raise ValueError(f"NFE {n} has levels {tuple(levels.shape)} and weights {tuple(weights.shape)}")
+    if not (bool(levels.isfinite().all()) and bool(weights.isfinite().all())):
+        raise ValueError(f"NFE {n} has weights or levels that are not finite")
+    return Budget(tuple(levels.tolist()), weights.numpy(), None, None, entry["figures"])
