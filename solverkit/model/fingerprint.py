@@ -62,25 +62,26 @@ BUILTIN = (
 )  # fmt: skip
 
 
-def fingerprint(denoiser: Any) -> str:
+def fingerprint(denoiser: Any, inputs: bool = True) -> str:
     """16 hex digits that change with anything that the network's answer may depend on.
 
     Args:
         denoiser: A denoiser, or a bare network.
+        inputs: Whether the content of fixed inputs (a class, a prompt) is part of it, or their names alone.
 
     Raises:
         FingerprintError: it holds something whose content cannot be read.
     """
     try:
-        return _Digests().of(denoiser, "the network").hex()[:16]
+        return _Digests(inputs).of(denoiser, "the network").hex()[:16]
     except RecursionError:
         raise FingerprintError("the network is nested too deeply to be read; it has no fingerprint.") from None
 
 
-def try_fingerprint(denoiser: Any) -> str | None:
+def try_fingerprint(denoiser: Any, inputs: bool = True) -> str | None:
     """The fingerprint, or None for a network that cannot be told from others (a function that hides what it is made of)."""
     try:
-        return fingerprint(denoiser)
+        return fingerprint(denoiser, inputs)
     except FingerprintError:
         return None
 
@@ -88,7 +89,8 @@ def try_fingerprint(denoiser: Any) -> str | None:
 class _Digests:
     """Digests of values, each made once. `path` says where a value was found, for the error."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: bool) -> None:
+        self.inputs = inputs
         self.known: dict[int, tuple[Any, bytes]] = {}  # the value beside its digest: a freed id would be used again
         self.open: list[int] = []
 
@@ -196,10 +198,12 @@ class _Digests:
 
     def _attribute(self, owner: Any, name: str, value: Any, path: str) -> bytes:
         if name == "inputs" and isinstance(value, dict):  # keyword arguments have no order
-            value = dict(sorted(value.items()))
-            return hashed(
-                "inputs", *(part for k, v in value.items() for part in (k.encode(), self.of(v, f"{path}[{k!r}]")))
-            )
+            parts = [
+                part
+                for k, v in sorted(value.items())
+                for part in (k.encode(), self.of(v, f"{path}[{k!r}]") if self.inputs else b"")
+            ]
+            return hashed("inputs", *parts)
         return self.of(value, path)
 
     def _module(self, module: torch.nn.Module, path: str) -> bytes:

@@ -86,6 +86,17 @@ class TunedPlans:
                 "there. Tune the network that you run: solverkit tune."
             )
 
+    def _require_ends(self, grid: Grid) -> None:
+        frames, inside = ("sigma", "flow"), 1 + 1e-4
+        if grid.frame != self.frame or not self.start / inside <= grid[0] <= self.start * inside:
+            raise GridError(
+                f"the plan begins at {self.start:.6g} in the {frames[self.frame]} frame, and the grid at "
+                f"{float(grid[0]):.6g} in the {frames[grid.frame]} frame: take a grid from the most noise, such as "
+                "'trailing', 'karras' or 'flow'."
+            )
+        if grid[-1] > grid.schedule.level(grid.schedule.ratio_min) * inside:
+            raise GridError(f"the plan ends at 0, and the grid at {float(grid[-1]):.6g}: a part of a run has no fitted plan.")
+
     def sampler(self, model: Any, x: Any, grid: Grid, noise: Any) -> Any:
         """A sampler for `sk.sample` and `sk.trace`: as many steps as the grid has, or the next lower budget of the file.
 
@@ -94,21 +105,16 @@ class TunedPlans:
         Raises:
             BudgetError: the grid has fewer steps than the least budget.
             ScheduleError: the plan was fitted on another schedule.
-            GridError: the grid begins elsewhere, or is in another frame.
+            GridError: the grid begins elsewhere, ends above the smallest level, or is in another frame.
         """
         self.require(grid.schedule)
+        self._require_ends(grid)
         n, budget = self.at(len(grid) - 1)
         report("plan", f"tuned for {n} evaluations" if budget.weights is not None else f"{budget.sampler} on {budget.grid}")
         if budget.weights is None:
             card = resolve(str(budget.sampler))
             own = fit_grid(card, str(budget.grid), grid.schedule, n, {})
             return follow(trace(card, own), model, x, own, noise)
-        if grid.frame != self.frame or abs(grid[0] - self.start) > 1e-4 * self.start:
-            raise GridError(
-                f"the plan begins at {self.start:.6g} in the {('sigma', 'flow')[self.frame]} frame, and the grid at "
-                f"{float(grid[0]):.6g} in the {('sigma', 'flow')[grid.frame]} frame: take a grid from the most noise, such "
-                "as 'trailing', 'karras' or 'flow'."
-            )
         predictions: list[Any] = []
         for i, s in enumerate(budget.levels):
             grid.begin_step()
@@ -142,6 +148,17 @@ class TunedPlans:
             write_whole(Path(path), save(tensors or {"empty": torch.zeros(0)}, metadata))
         except OSError as error:
             raise LoadError(f"the plan cannot be written to {path}: {error.strerror or error}.") from error
+
+    def remember(self) -> Path:
+        """Put the plans into the user's cache, where `auto` finds them for their network; returns the file.
+
+        Raises:
+            FingerprintError: the network has no fingerprint.
+            LoadError: the cache cannot be written.
+        """
+        from .known import remember
+
+        return remember(self)
 
     def card(self) -> str:
         """A page that says what the plans were fitted to, how well they do, and how to run them and make them again."""
