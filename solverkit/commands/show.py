@@ -61,8 +61,8 @@ def show(
         ],
         LEGEND,
     )
-    for name, values in said.items():
-        remark(f"{name}: {values[-1]}")
+    for name, reports in said.items():
+        remark(f"{name}: {reports[-1]}")
     remark(f"{plan.nfe} evaluations, at most {plan.depth} tensors carried, {plan.draws} draws, ends at {plan.grid[-1]:g}")
 
 

@@ -62,36 +62,59 @@ BUILTIN = (
 )  # fmt: skip
 
 
-def fingerprint(denoiser: Any, inputs: bool = True) -> str:
+def fingerprint(denoiser: Any) -> str:
     """16 hex digits that change with anything that the network's answer may depend on.
 
     Args:
         denoiser: A denoiser, or a bare network.
-        inputs: Whether the content of fixed inputs (a class, a prompt) is part of it, or their names alone.
 
     Raises:
         FingerprintError: it holds something whose content cannot be read.
     """
+    return _short(_Digests(), denoiser)
+
+
+def fingerprints(denoiser: Any) -> tuple[str, str]:
+    """The fingerprint, and one that does not depend on the content of fixed inputs (a class, a prompt), but on their names.
+
+    Raises:
+        FingerprintError: it holds something whose content cannot be read.
+    """
+    whole = _Digests()
+    first = _short(whole, denoiser)
+    tensors = {key: known for key, known in whole.known.items() if isinstance(known[0], torch.Tensor)}
+    return first, _short(_Digests(inputs=False, known=tensors), denoiser)
+
+
+def _short(digests: _Digests, denoiser: Any) -> str:
     try:
-        return _Digests(inputs).of(denoiser, "the network").hex()[:16]
+        return digests.of(denoiser, "the network").hex()[:16]
     except RecursionError:
         raise FingerprintError("the network is nested too deeply to be read; it has no fingerprint.") from None
 
 
-def try_fingerprint(denoiser: Any, inputs: bool = True) -> str | None:
+def try_fingerprint(denoiser: Any) -> str | None:
     """The fingerprint, or None for a network that cannot be told from others (a function that hides what it is made of)."""
     try:
-        return fingerprint(denoiser, inputs)
+        return fingerprint(denoiser)
     except FingerprintError:
         return None
+
+
+def try_fingerprints(denoiser: Any) -> tuple[str | None, str | None]:
+    """As `fingerprints`; (None, None) for a network that cannot be told from others."""
+    try:
+        return fingerprints(denoiser)
+    except FingerprintError:
+        return None, None
 
 
 class _Digests:
     """Digests of values, each made once. `path` says where a value was found, for the error."""
 
-    def __init__(self, inputs: bool) -> None:
-        self.inputs = inputs
-        self.known: dict[int, tuple[Any, bytes]] = {}  # the value beside its digest: a freed id would be used again
+    def __init__(self, inputs: bool = True, known: dict[int, tuple[Any, bytes]] | None = None) -> None:
+        self.inputs = inputs  # whether the content of fixed inputs is read
+        self.known = known or {}  # the value beside its digest: a freed id would be used again
         self.open: list[int] = []
 
     def of(self, value: Any, path: str) -> bytes:
@@ -198,12 +221,12 @@ class _Digests:
 
     def _attribute(self, owner: Any, name: str, value: Any, path: str) -> bytes:
         if name == "inputs" and isinstance(value, dict):  # keyword arguments have no order
-            parts = [
-                part
-                for k, v in sorted(value.items())
-                for part in (k.encode(), self.of(v, f"{path}[{k!r}]") if self.inputs else b"")
-            ]
-            return hashed("inputs", *parts)
+            if not self.inputs:
+                return hashed("names of inputs", *(k.encode() for k in sorted(value)))
+            value = dict(sorted(value.items()))
+            return hashed(
+                "inputs", *(part for k, v in value.items() for part in (k.encode(), self.of(v, f"{path}[{k!r}]")))
+            )
         return self.of(value, path)
 
     def _module(self, module: torch.nn.Module, path: str) -> bytes:

@@ -12,8 +12,9 @@ import torch
 
 from ..errors import BudgetError, DenoiserError, LoadError, SolverKitError
 from ..files.cache import cache_folder
+from ..grid.named import lay
 from ..model.counting import counting
-from ..model.fingerprint import try_fingerprint
+from ..model.fingerprint import try_fingerprints
 from ..model.guidance.wrapped import rows_of
 from ..registry.registry import registry, resolve
 from ..run.choose import default_grid
@@ -68,13 +69,13 @@ class Choice:
         return self._chosen[nfe]
 
     def _choose(self, nfe: int) -> Chosen:
-        known = all_known(self.denoiser)
-        for path, plans, own in known:
-            if own and nfe in plans.budgets:
-                return Chosen(_only(plans, nfe), {"auto": f"the plan for {nfe} evaluations of {path}", "trial_rows": 0.0})
+        own, network = try_fingerprints(self.denoiser)
+        known = all_known(self.denoiser, own)
+        for file, plans, fitted in known:
+            if fitted and nfe in plans.budgets:
+                return Chosen(_only(plans, nfe), {"auto": f"the plan for {nfe} evaluations of {file}", "trial_rows": 0.0})
         rivals = [rival for rival in known if _fits(rival.plans, nfe)]
-        key = try_fingerprint(self.denoiser, inputs=False)
-        path = None if key is None else cache_folder("trials") / f"{key}-v{VERSION}.safetensors"
+        path = None if network is None else cache_folder("trials") / f"{network}-v{VERSION}.safetensors"
         if path is not None and (found := _cached(path, nfe, rivals)) is not None:
             said = f"{_told(found, nfe)}; the trial is one of before, {path}"
             return Chosen(found, {"auto": said, "trial_rows": 0.0})
@@ -140,13 +141,10 @@ class Choice:
         for path, plans, own in rivals:
             if own:
                 at, _ = plans.at(nfe)
-                return Chosen(
-                    _only(plans, at), {"auto": f"the plan for {at} evaluations of {path}; {why}", "trial_rows": 0.0}
-                )
+                said = f"the plan for {at} evaluations of {path}, the next lower budget; {why}"
+                return Chosen(_only(plans, at), {"auto": said, "trial_rows": 0.0})
         card, schedule = resolve(USUAL), self.denoiser.schedule
         name = default_grid(card, schedule)
-        from ..grid.named import lay
-
         top = lay(name, schedule, nfe)
         plans = TunedPlans(repr(schedule), top.frame, float(top[0]), None, {nfe: Budget((), None, USUAL, name)})
         return Chosen(plans, {"auto": f"{USUAL} on {name}; {why}", "trial_rows": 0.0})

@@ -35,15 +35,18 @@ def known_plan(denoiser: Any) -> Known | None:
     Looked for, in this order: in the user's cache ($SOLVERKIT_CACHE or ~/.cache/solverkit; `TunedPlans.remember` puts them
     there), in the folder that `sk.load` opened, among those that are bundled with a network.
     """
-    return next((known for known in all_known(denoiser) if known.own), None)
+    return next((known for known in all_known(denoiser, try_fingerprint(denoiser)) if known.own), None)
 
 
-def all_known(denoiser: Any) -> list[Known]:
+def all_known(denoiser: Any, own: str | None) -> list[Known]:
     """As `known_plan`, and what lies beside the network but was fitted to another class, prompt or guidance.
 
     A file that cannot be read is left out with a warning; so are plans of another schedule, without.
+
+    Args:
+        denoiser: Of the run.
+        own: Its fingerprint, where it has one.
     """
-    own = try_fingerprint(denoiser)
     found = []
     for path in _places(denoiser, own):
         try:

@@ -32,7 +32,8 @@ def page(plans: TunedPlans) -> str:
     least, model = (budgets[0] if budgets else 8), facts.get("model", "MODEL")
     others = "".join(f"* {name}: {value}\n" for name, value in sorted(facts.items()) if name not in SETTINGS)
     given = {name: facts[name] for name in SETTINGS if name in facts}
-    words = "".join(f" {LINES[name]} {given[name]}" for name in LINES if name in given) + " --fast" * bool(facts.get("fast"))
+    words = "".join(f" {LINES[name]} {given[name]}" for name in LINES if name in given)
+    words += " --fast" if facts.get("fast") else ""
     command = f"solverkit tune {model} --nfe {','.join(map(str, budgets))}{words} --out plan.safetensors"
     arguments = "".join(f", {name}={value!r}" for name, value in given.items())
     return f"""{FRONT}

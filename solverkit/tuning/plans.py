@@ -95,7 +95,7 @@ class TunedPlans:
                 "'trailing', 'karras' or 'flow'."
             )
         if grid[-1] > grid.schedule.level(grid.schedule.ratio_min) * inside:
-            raise GridError(f"the plan ends at 0, and the grid at {float(grid[-1]):.6g}: a part of a run has no fitted plan.")
+            raise GridError(f"the plan ends at 0, and the grid at {float(grid[-1]):.6g}: no plan is fitted to a part.")
 
     def sampler(self, model: Any, x: Any, grid: Grid, noise: Any) -> Any:
         """A sampler for `sk.sample` and `sk.trace`: as many steps as the grid has, or the next lower budget of the file.
