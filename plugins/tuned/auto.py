@@ -35,8 +35,8 @@ def prepare(denoiser: Any, options: dict[str, Any], shape: tuple[int, ...] | Non
 def auto(model: Any, x: Any, grid: Grid, noise: Any, choice: str | Choice) -> Any:
     """The plan that is known for the network and the budget; else the best of some solvers in a short trial.
 
-    As many evaluations as the grid has steps, or fewer; levels are its own. `Result.reports` says what ran and why: auto, and
-    trial_rows, the rows of the network that a trial took (0 where there was none).
+    As many evaluations as the grid has steps, or fewer; levels are its own. `Result.reports` says what ran and why (auto),
+    and how many rows of the network a trial took (trial_rows; 0 where there was none).
     Source: `sk.tune` for the plans; docs/tune.md says what a trial is, and what it costs.
 
     Args:

@@ -47,7 +47,8 @@ def located(source: str | os.PathLike[str], file: str, noun: str, made: str) -> 
         return download(text, file)
     bundled = ", ".join(sorted(folder.parent.name for folder in NETWORKS.glob(f"*/{file}"))) or "none"
     raise LoadError(
-        f"no {noun} to read at {text!r}: expected a bundled name ({bundled}), a file, a folder with {file}, or a hub id org/name. {made}"
+        f"no {noun} to read at {text!r}: expected a bundled name ({bundled}), a file, a folder with {file}, or a hub id "
+        f"org/name. {made}"
     )
 
 

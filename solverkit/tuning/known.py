@@ -1,4 +1,4 @@
-"""Plans that are known for a network: bundled with it, beside the folder that it was opened from, or in the user's cache."""
+"""Plans that are known for a network: bundled with it, in the folder that it was opened from, or in the user's cache."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def remember(plans: TunedPlans) -> Path:
     """
     if plans.fingerprint is None:
         raise FingerprintError(
-            "these plans belong to a network without a fingerprint (it holds something that cannot be read), so they cannot "
-            "be found by it: save them to a file and name it, plan=FILE."
+            "these plans belong to a network without a fingerprint (it holds something that cannot be read), by which they "
+            "could be found: save them to a file and name it, plan=FILE."
         )
     return keep(_cached(plans.fingerprint), plans)
 
