@@ -45,7 +45,7 @@ def fitted(predictions: int) -> sk.TunedPlans:
     """A plan that weighs so many predictions; which weights they are costs nothing."""
     schedule = sk.VP("scaled_linear", 0.00085, 0.012)
     grid = sk.make_grid("trailing", schedule, STEPS)
-    weights = np.tril(np.full((STEPS, STEPS + 1), 0.1), 1) - np.tril(np.full((STEPS, STEPS + 1), 0.1), -predictions)
+    weights = np.tril(np.full((STEPS, STEPS + 1), 0.1), 1) - np.tril(np.full((STEPS, STEPS + 1), 0.1), 1 - predictions)
     weights[:, 0] = 0.9
     levels = tuple(float(s) for s in grid[:STEPS])
     return sk.TunedPlans(repr(schedule), 0, levels[0], None, {STEPS: Budget(levels, weights)})

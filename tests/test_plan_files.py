@@ -71,7 +71,7 @@ def test_a_file_or_its_folder_behind_the_name(path, expected):
 
 
 def test_a_value_without_a_name_is_the_first_option():
-    grid = sk.make_grid("log-snr", sk.EDM(), 9)
+    grid = sk.make_grid("log-snr", sk.EDM(), 20)
     assert sk.trace("unipc:3", grid).table() == sk.trace("unipc", grid, order=3).table()
     assert sk.trace("unipc:3", grid).table() != sk.trace("unipc:2", grid).table()
     assert sk.trace("unipc:2,variant=bh1", grid).table() == sk.trace("unipc", grid, order=2, variant="bh1").table()
