@@ -216,6 +216,14 @@ def test_a_plan_beside_a_folder_and_the_fingerprint_does_not_change(quiet, tmp_p
     assert torch.equal(result.x, sk.sample(denoiser, f"tuned:{folder}", nfe=3, num_samples=3).x)
 
 
+def test_what_the_user_remembered_comes_before_what_lies_beside_the_network(quiet, tmp_path):
+    denoiser = said_from(str(tmp_path), classes())
+    by_hand(denoiser, (3, 4)).save(beside := tmp_path / "plan.safetensors")
+    own = by_hand(denoiser, (4,), scale=1e-3).remember()
+    assert ran(denoiser, 4).reports["auto"].endswith(str(own))
+    assert ran(denoiser, 3).reports["auto"].endswith(str(beside))  # which alone has it
+
+
 def test_a_plan_that_is_bundled_with_a_network(quiet, monkeypatch, tmp_path):
     monkeypatch.setattr(artefact, "NETWORKS", tmp_path)
     (tmp_path / "mixture").mkdir()
