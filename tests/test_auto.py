@@ -137,8 +137,10 @@ def test_a_network_without_a_fingerprint_is_tried_in_every_run(cache):
     net = Classes()
     net.hidden = (i for i in range(3))  # nobody can read what is left in it
     for _ in range(2):
+        before = net.calls
         with pytest.warns(UserWarning, match="no fingerprint"):
             result = ran(classes(net=net), batch_size=2)
+        assert net.calls - before == result.reports["trial_rows"] + 3 * result.nfe  # once, whatever the batches
         assert "not kept, since the network has no fingerprint" in result.reports["auto"]
     assert not cache.exists() and sk.known_plan(classes(net=net)) is None
 
