@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 import solverkit as sk
+from solverkit.tuning.plans import Budget
 
 STEPS = 20
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -35,13 +37,23 @@ LIMITS = {
     ("step", "dpmpp-2m", "small"): 0.18, ("step", "dpmpp-2m", "large"): 0.35,
     ("step", "unipc", "small"): 0.10, ("step", "unipc", "large"): 0.15,
 }  # fmt: skip
+TUNED = {"tuned, 2 predictions": 2, "tuned, 6 predictions": 6}
 SHAPES = {"small": (1, 4, 64, 64), "large": (4, 4, 128, 128)}
 
 
+def fitted(predictions: int) -> sk.TunedPlans:
+    """A plan that weighs so many predictions; which weights they are costs nothing."""
+    schedule = sk.VP("scaled_linear", 0.00085, 0.012)
+    grid = sk.make_grid("trailing", schedule, STEPS)
+    weights = np.tril(np.full((STEPS, STEPS + 1), 0.1), 1) - np.tril(np.full((STEPS, STEPS + 1), 0.1), 1 - predictions)
+    weights[:, 0] = 0.9
+    levels = tuple(float(s) for s in grid[:STEPS])
+    return sk.TunedPlans(repr(schedule), 0, levels[0], None, {STEPS: Budget(levels, weights)})
+
+
 def our_run(name: str, options: dict, x: torch.Tensor, denoised: torch.Tensor) -> Callable[[], float]:
-    plan = sk.trace(
-        name.removesuffix("-3"), sk.make_grid("trailing", sk.VP("scaled_linear", 0.00085, 0.012), STEPS), **options
-    )
+    grid = sk.make_grid("trailing", sk.VP("scaled_linear", 0.00085, 0.012), STEPS)
+    plan = sk.trace(fitted(TUNED[name]).sampler if name in TUNED else name.removesuffix("-3"), grid, **options)
 
     def run() -> float:
         y, state = sk.begin(plan, x)
@@ -82,6 +94,8 @@ def main() -> None:
             contestants[(name, size, "advance")] = our_run(name, ours, x, output)
             contestants[(name, size, "step")] = scheduler_run(scheduler, x, output)
             contestants[(name, size, "theirs")] = scheduler_run(peer, x, output)
+        for name in TUNED:
+            contestants[(name, size, "advance")] = our_run(name, {}, x, output)
     times: dict[tuple[str, str, str], list[float]] = {key: [] for key in contestants}
     for round_ in range(args.rounds + 3):
         order = list(contestants)
@@ -97,6 +111,11 @@ def main() -> None:
                 ours, theirs = (1e6 * statistics.median(times[(name, size, who)]) for who in (what, "theirs"))
                 figures = f"{ours:6.1f} us {theirs:7.1f} us {ours / theirs:7.3f}  {LIMITS.get((what, name, size), '')}"
                 print(f"{name:10} {shape!s:18} {what:8} {figures}")
+    print(f"{'plan':22} {'shape':18} {'its row':>9} {'of 2M':>11} {'ratio':>7}")
+    for name in TUNED:
+        for size, shape in SHAPES.items():
+            own, two = (1e6 * statistics.median(times[(who, size, "advance")]) for who in (name, "dpmpp-2m"))
+            print(f"{name:22} {shape!s:18} {own:6.1f} us {two:8.1f} us {own / two:7.3f}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ _NAMES = {
     "gaussian.class_stats": "ClassStats",
     "tuning.calibrate": "tune",
     "tuning.plans": "TunedPlans load_plans",
+    "tuning.known": "known_plan",
     "pipelines.restore": "restore_native",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
@@ -125,5 +126,6 @@ if TYPE_CHECKING:
     from .run.result import Result as Result
     from .run.sampling import sample as sample
     from .tuning.calibrate import tune as tune
+    from .tuning.known import known_plan as known_plan
     from .tuning.plans import TunedPlans as TunedPlans
     from .tuning.plans import load_plans as load_plans

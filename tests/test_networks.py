@@ -19,7 +19,7 @@ NAMES = ["mnist", "mnist-flow"]
 
 def needed(sampler, model):
     """Options without a default, for a model."""
-    known = {"stats": model, "plan": "first-order"}
+    known = {"stats": model, "plan": "first-order", "choice": "first-order"}
     return {name: known[name] for name in sk.samplers()[sampler].required}
 
 

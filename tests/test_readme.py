@@ -8,7 +8,8 @@ from pathlib import Path
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_the_code_blocks_run_one_after_the_other():
+def test_the_code_blocks_run_one_after_the_other(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOLVERKIT_CACHE", str(tmp_path))  # auto keeps a trial there
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
     assert len(blocks) >= 2
     names: dict[str, object] = {}

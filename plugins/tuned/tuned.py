@@ -48,7 +48,8 @@ def tuned(model: Any, x: Any, grid: Grid, noise: Any, plan: str | TunedPlans) ->
     Source: the family of plans of Shaul et al. 2024, arXiv 2403.01329, section 3.2; the fit is `sk.tune`'s own.
 
     Args:
-        plan: A file of `solverkit tune`, what `sk.tune` returned, or "first-order" (no fit: D + (t / s) (x - D)).
+        plan: A file of `solverkit tune`, or a folder or hub id that has one as plan.safetensors, or the name of a bundled
+            network; what `sk.tune` returned; or "first-order" (no fit: D + (t / s) (x - D)).
 
     Raises:
         LoadError, BudgetError, ScheduleError, GridError: the file is no plan, or none for this run.

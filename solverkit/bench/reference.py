@@ -13,9 +13,8 @@ time-uniform and flow grids, at equal cost (4 evaluations for each of `steps`):
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from ..files import cache
 from ..files.regular_file import require_file
 from ..grid.grid import Grid
 from ..grid.named import make_grid
@@ -126,20 +126,15 @@ def _method(schedule: Schedule, steps: int, exact: bool) -> tuple[str, Grid]:
 
 
 def cache_folder() -> Path:
-    """$SOLVERKIT_CACHE, or ~/.cache/solverkit."""
-    return Path(os.environ.get("SOLVERKIT_CACHE") or Path.home() / ".cache" / "solverkit") / "references"
+    """Of references, in the user's cache."""
+    return cache.cache_folder("references")
 
 
 def _store(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write to a neighbour, then rename: a reader never sees half a file. A cache that cannot be written is no error."""
-    try:
+    """A cache that cannot be written is no error."""
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-        os.chmod(file.name, 0o644)  # a temporary file is private; this one may be shipped or shared
-        os.replace(file.name, path)
-    except OSError:
-        return
+        cache.write_whole(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def root_mean_square(x: torch.Tensor) -> float:

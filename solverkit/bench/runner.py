@@ -237,11 +237,10 @@ def _sample_peer(cell: Cell, subject: Subject, seed: int, grid: str) -> Outcome:
 
 def _draws_nothing(cell: Cell, denoiser: Any, grid: str) -> bool:
     """Whether the sampler drew no noise on this grid; told by its plan, after the run, so that no run is planned twice."""
-    card, options = resolve(cell.sampler), dict(cell.options)
+    card = resolve(cell.sampler)
     if not card.traceable:
         return card.order is not None  # stochastic methods declare none
-    if card.prepare is not None:
-        options = card.prepare(denoiser, card.check(options, partial=True))
+    options = card.prepared(denoiser, cell.options)
     return trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options).draws == 0
 
 

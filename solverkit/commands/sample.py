@@ -85,9 +85,12 @@ def sample(
                 "nfe": result.nfe,
                 "passes": result.passes,
                 "seconds": result.seconds,
+                "reports": result.reports,
                 "files": [str(p) for p in written],
             }
         )
+    for name, value in result.reports.items():
+        remark(f"{name}: {value if isinstance(value, str) else f'{value:g}'}")
     print(f"{num_samples} samples, {result.nfe:g} evaluations each, {result.seconds:.2f} s")
     for path in written:
         print(path)

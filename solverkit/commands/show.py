@@ -29,6 +29,7 @@ def show(
     as_json: bool = parameters.JSON,
 ) -> None:
     """Show what a sampler does: its evaluations, and the update that follows each of them."""
+    from ..model.counting import reporting
     from ..plan.trace import trace
     from ..registry.registry import resolve
     from ..run.choose import choose_grid
@@ -43,10 +44,9 @@ def show(
         raise OptionError("--model already has a schedule; leave out --schedule.")
     denoiser = None if model is None else open_network(model)
     where = _schedule(schedule) if denoiser is None else denoiser.schedule
-    if denoiser is not None and card.prepare is not None:
-        options = card.prepare(denoiser, options)
-    options = card.check(options)
-    plan = trace(card, choose_grid(card, where, nfe, None, grid, None, options), **options)
+    with reporting() as said:
+        options = card.check(options) if denoiser is None else card.prepared(denoiser, options)
+        plan = trace(card, choose_grid(card, where, nfe, None, grid, None, options), **options)
     rows = plan.table()
     if as_json:
         keys = ("evaluation", "level", "time", "step", "carried", "update")
@@ -61,6 +61,8 @@ def show(
         ],
         LEGEND,
     )
+    for name, reports in said.items():
+        remark(f"{name}: {reports[-1]}")
     remark(f"{plan.nfe} evaluations, at most {plan.depth} tensors carried, {plan.draws} draws, ends at {plan.grid[-1]:g}")
 
 

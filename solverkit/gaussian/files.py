@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,10 @@ from typing import Any
 import torch
 
 from ..errors import LoadError, OptionError, StatsError
+from ..files import artefact
 from ..registry.spelled import parse_options
 
 FILE = "gaussian_stats.safetensors"
-NETWORKS = Path(__file__).parent.parent / "networks"
 
 
 def located(source: str | os.PathLike[str]) -> Path:
@@ -25,35 +23,14 @@ def located(source: str | os.PathLike[str]) -> Path:
     Raises:
         LoadError: nothing there.
     """
-    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
-        raise LoadError(f"stats must be GaussianStats, or a name, file, folder or hub id; got {source!r}.")
-    text = os.fspath(source)
-    path = Path(source)
-    if path.is_file() or path.is_dir():
-        found = path if path.is_file() else path / FILE
-    elif (NETWORKS / text / FILE).is_file():
-        found = NETWORKS / text / FILE
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
-        found = _download(text)
-    else:
-        bundled = sorted(folder.parent.name for folder in NETWORKS.glob(f"*/{FILE}"))
-        raise LoadError(
-            f"no Gaussian statistics {text!r}: expected a bundled name ({', '.join(bundled)}), a file, a folder with "
-            f"{FILE}, a hub id org/name, or isotropic:variance=V. `solverkit stats MODEL --out FILE` makes them."
-        )
-    if not found.is_file():
-        raise LoadError(f"{path} has no {FILE}.")
-    return found
+    return artefact.located(
+        source, FILE, "Gaussian statistics", "Or isotropic:variance=V. `solverkit stats MODEL --out FILE` makes them."
+    )
 
 
 def beside(source: str | None) -> Path | None:
     """The statistics bundled with a network, or saved in the folder that it was opened from; None where there are none."""
-    if not source:
-        return None
-    for found in (Path(source) / FILE, NETWORKS / source / FILE):
-        if found.is_file():
-            return found
-    return None
+    return next(artefact.beside(source, FILE), None)
 
 
 def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -109,29 +86,10 @@ def isotropic_options(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in options.items()}
 
 
-def _download(repo: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, FILE))
-    except Exception as error:  # offline, gated, misspelt: the hub's own words say which
-        raise LoadError(f"cannot download {FILE} of {repo!r} from the hub: {type(error).__name__}: {error}") from error
-
-
 def push(save: Callable[[Path], Path], repo: str, token: str | None, private: bool) -> str:
     """Upload what `save` writes as FILE of a model repository; returns its address.
 
     Raises:
         LoadError: the hub refused, or cannot be reached.
     """
-    from huggingface_hub import HfApi
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file, api = save(Path(folder) / FILE), HfApi(token=token)
-            api.create_repo(repo, exist_ok=True, private=private)
-            return str(api.upload_file(path_or_fileobj=str(file), path_in_repo=FILE, repo_id=repo))
-    except LoadError:
-        raise
-    except Exception as error:
-        raise LoadError(f"cannot upload to {repo!r}: {type(error).__name__}: {error}") from error
+    return artefact.push(save, repo, token, private, FILE)

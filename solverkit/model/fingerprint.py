@@ -71,8 +71,24 @@ def fingerprint(denoiser: Any) -> str:
     Raises:
         FingerprintError: it holds something whose content cannot be read.
     """
+    return _short(_Digests(), denoiser)
+
+
+def fingerprints(denoiser: Any) -> tuple[str, str]:
+    """The fingerprint, and one that does not depend on the content of fixed inputs (a class, a prompt), but on their names.
+
+    Raises:
+        FingerprintError: it holds something whose content cannot be read.
+    """
+    whole = _Digests()
+    first = _short(whole, denoiser)
+    tensors = {key: known for key, known in whole.known.items() if isinstance(known[0], torch.Tensor)}
+    return first, _short(_Digests(inputs=False, known=tensors), denoiser)
+
+
+def _short(digests: _Digests, denoiser: Any) -> str:
     try:
-        return _Digests().of(denoiser, "the network").hex()[:16]
+        return digests.of(denoiser, "the network").hex()[:16]
     except RecursionError:
         raise FingerprintError("the network is nested too deeply to be read; it has no fingerprint.") from None
 
@@ -85,11 +101,20 @@ def try_fingerprint(denoiser: Any) -> str | None:
         return None
 
 
+def try_fingerprints(denoiser: Any) -> tuple[str | None, str | None]:
+    """As `fingerprints`; (None, None) for a network that cannot be told from others."""
+    try:
+        return fingerprints(denoiser)
+    except FingerprintError:
+        return None, None
+
+
 class _Digests:
     """Digests of values, each made once. `path` says where a value was found, for the error."""
 
-    def __init__(self) -> None:
-        self.known: dict[int, tuple[Any, bytes]] = {}  # the value beside its digest: a freed id would be used again
+    def __init__(self, inputs: bool = True, known: dict[int, tuple[Any, bytes]] | None = None) -> None:
+        self.inputs = inputs  # whether the content of fixed inputs is read
+        self.known = known or {}  # the value beside its digest: a freed id would be used again
         self.open: list[int] = []
 
     def of(self, value: Any, path: str) -> bytes:
@@ -196,6 +221,8 @@ class _Digests:
 
     def _attribute(self, owner: Any, name: str, value: Any, path: str) -> bytes:
         if name == "inputs" and isinstance(value, dict):  # keyword arguments have no order
+            if not self.inputs:
+                return hashed("names of inputs", *(k.encode() for k in sorted(value)))
             value = dict(sorted(value.items()))
             return hashed(
                 "inputs", *(part for k, v in value.items() for part in (k.encode(), self.of(v, f"{path}[{k!r}]")))

@@ -21,7 +21,7 @@ import pluggy
 from ..errors import OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
 from . import hookspecs
 from .declare import DECLARED
-from .spelled import parse_options
+from .spelled import FIRST, parse_options, with_names
 
 KINDS = ("samplers", "grids", "models", "metrics", "tasks")
 RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
@@ -87,10 +87,13 @@ class Card:
     def check(self, options: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
         """The options, after their names and types were checked; `partial` leaves out what has no default.
 
+        A value without a name (`spelled.FIRST`) is that of the first option.
+
         Raises:
             OptionError: an unknown option (the known ones are named), or a value of the wrong type.
         """
-        options = {**self.preset, **options}
+        bare = FIRST in options
+        options = {**self.preset, **with_names(self.name, dict(options), self.options)}
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(f"{k}={v!r}" for k, v in self.defaults.items()) or "none"
@@ -98,16 +101,18 @@ class Card:
                     f"{self.name!r} has no option {name!r}.{nearest(name, self.options)} Its options: {known}."
                 )
             if not fits(value, self.hints.get(name, Any)):
+                given = f"{value!r} is read as {name}=, the first option, and" if bare else f"option {name}={value!r}"
                 raise OptionError(
-                    f"option {name}={value!r} of {self.name!r} must be {describe(self.hints[name])} "
-                    f"(default {self.defaults.get(name)!r})."
+                    f"{given} of {self.name!r} must be {describe(self.hints[name])} (default {self.defaults.get(name)!r})."
                 )
         missing = [name for name in self.required if name not in options]
         if missing and not partial:
-            raise OptionError(
-                f"{self.name!r} needs the option {missing[0]!r}: {describe(self.hints.get(missing[0], Any))}."
-            )
+            raise OptionError(self.absent(missing[0]))
         return dict(options)
+
+    def absent(self, name: str) -> str:
+        """What is said where a required option is neither given nor found."""
+        return f"{self.name!r} needs the option {name!r}: {describe(self.hints.get(name, Any))}."
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,9 @@ class SamplerCard(Card):
         multistep: It uses evaluations of earlier steps.
         lower: (name, options) of the family's next lower order: growing steps must not make it worse than that.
         prepare: prepare(denoiser, options) -> options, called by `sk.sample` before anything else: for options that can be
-            found from what is sampled (statistics that belong to the model).
+            found from what is sampled (statistics that belong to the model). It may take a third argument, shape: of the
+            batch, (B, ...), or None where there is no batch.
+        advice: What is said where a required option is neither given nor found.
         from_the_top: A run begins at the most noise of the schedule, on whatever layout a pipeline has.
         restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
             repeats parts of it.
@@ -149,7 +156,8 @@ class SamplerCard(Card):
     option_examples: tuple[dict[str, Any], ...] = ()
     multistep: bool = False
     lower: tuple[str, dict[str, Any]] | None = None
-    prepare: Callable[[Any, dict[str, Any]], dict[str, Any]] | None = None
+    prepare: Callable[..., dict[str, Any]] | None = None
+    advice: str = ""
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""
@@ -159,6 +167,27 @@ class SamplerCard(Card):
         taken = sorted(RESERVED & set(self.options))
         if taken:
             raise TypeError(f"{taken[0]!r} is an argument of sk.sample and cannot be an option; rename it")
+
+    def absent(self, name: str) -> str:
+        """What is said where a required option is neither given nor found."""
+        return self.advice or super().absent(name)
+
+    def prepared(self, denoiser: Any, options: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """The checked options of a run: those that were given, and what `prepare` finds from the denoiser.
+
+        Args:
+            denoiser: Of the run.
+            options: That were given.
+            shape: Of the batch, (B, ...), where there is one.
+
+        Raises:
+            OptionError: as `check`.
+            SolverKitError: from `prepare`.
+        """
+        if self.prepare is None:
+            return self.check(options)
+        batch = {"shape": shape} if "shape" in inspect.signature(self.prepare).parameters else {}
+        return self.check(self.prepare(denoiser, self.check(options, partial=True), **batch))
 
     def is_linear(self, options: Mapping[str, Any]) -> bool:
         """Whether the sampler is linear at these options."""

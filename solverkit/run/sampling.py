@@ -100,10 +100,11 @@ def sample(
     """
     began = time.perf_counter()
     with clocked() as clock, reporting() as said:
-        card, options = _prepared(denoiser, sampler, options, callback, constrain)
-        with planning():
-            run_grid = choose_grid(card, denoiser.schedule, nfe, steps, grid, levels, options)
+        card = _card(denoiser, sampler, options, callback, constrain)
         start = Start(denoiser, num_samples, shape, x, seed, device, dtype, prior, grad)
+        with planning():
+            options = card.prepared(denoiser, options, start.shape)
+            run_grid = choose_grid(card, denoiser.schedule, nfe, steps, grid, levels, options)
         _require_gaussian(card, run_grid, options, start, constrain)
         batches = _batches(start.shape, batch_size, _divisible(denoiser) and (constrain is None or _divisible(constrain)))
         kept = Trajectory(start, batches) if return_trajectory else None
@@ -129,10 +130,8 @@ def sample(
     )  # fmt: skip
 
 
-def _prepared(
-    denoiser: Any, sampler: Any, options: dict[str, Any], callback: Any, constrain: Any
-) -> tuple[SamplerCard, dict[str, Any]]:
-    """The sampler's card and its options, after all that can be refused before a run was refused."""
+def _card(denoiser: Any, sampler: Any, options: dict[str, Any], callback: Any, constrain: Any) -> SamplerCard:
+    """The sampler's card, after all that can be refused before a run was refused."""
     card = resolve(sampler)
     for name, hint in HINTS.items():
         if name in options and name not in card.options:
@@ -144,10 +143,8 @@ def _prepared(
             raise OptionError(f"{label} must be a function, got {type(hook).__name__}.")
     if constrain is not None and not card.traceable:
         raise OptionError(f"constrain= drives a plan, and {card.name!r} has none (pull-only); choose another sampler.")
-    if card.prepare is None:
-        return card, card.check(options)
-    with planning():
-        return card, card.check(card.prepare(denoiser, card.check(options, partial=True)))
+    card.check(options, partial=True)
+    return card
 
 
 def _batches(shape: tuple[int, ...], batch_size: int | None, divisible: bool) -> list[tuple[int, int]]:
