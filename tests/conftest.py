@@ -27,6 +27,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LAST.index(item.path.stem) if item.path.stem in LAST else -1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """No test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOLVERKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def cli(capsys, monkeypatch, tmp_path):
     """cli("bench", ...) -> (exit code, standard output, standard error), run in an empty folder."""

@@ -14,11 +14,12 @@ from tiny_pipelines import PIPELINES
 import solverkit as sk
 from solverkit import SolverKitScheduler, problems
 from solverkit.errors import BudgetError, GridError, LoadError, NonFiniteError, OptionError, ScheduleError
+from solverkit.tuning.gauss_newton import jacobian
 from solverkit.tuning.plans import Budget, TunedPlans
+from solverkit.tuning.references import references
 from solverkit.tuning.rows import Rows
 from solverkit.tuning.search import compass, family
 from solverkit.tuning.trajectories import converge
-
 
 ARGUMENTS = {"samples": 192, "validation": 256, "starts": 3, "reference_evaluations": 512}
 
@@ -228,3 +229,51 @@ def test_levels_fall_and_a_search_finds_a_minimum():
         assert levels[0] == top and all(a > b > 0 for a, b in pairwise(levels)) and levels[-1] == pytest.approx(0.1)
     last, rho, _ = compass(lambda a, b: (np.log(a / 0.2)) ** 2 + (b - 1.1) ** 2, 0.5, 0.8, calls=60)
     assert last == pytest.approx(0.2, rel=0.1) and rho == pytest.approx(1.1, abs=0.1)
+
+
+def test_converged_runs_are_kept_and_found(mixture, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOLVERKIT_CACHE", str(tmp_path))
+    made = references(mixture, 70, 3, 256, fingerprint="abc")
+    found = references(mixture, 70, 3, 256, fingerprint="abc")
+    assert made.rows == 70 * 256 and found.rows == 0
+    assert torch.equal(made.ends.end, found.ends.end) and torch.equal(made.ends.own_start, found.ends.own_start)
+    assert len(found.way.start) == 64 and torch.equal(made.way.at(1.7), found.way.at(1.7))
+    whole = sk.sample(mixture, "rk4", nfe=256, num_samples=70, seed=3, dtype=torch.float64, grid="karras").x
+    assert torch.equal(made.ends.own_end, whole)  # parts of 64 are the run of all
+    next((tmp_path / "trajectories").glob("abc-*")).write_bytes(b"torn")
+    assert references(mixture, 70, 3, 256, fingerprint="abc").rows == 70 * 256
+
+
+def test_columns_are_the_derivatives_of_the_end(mixture):
+    """Against central differences of each weight and of the log ratio of each level, one at a time."""
+    rows = Rows((60.0, 2.0, 0.3), ((0.01, 0.02), (0.01, -0.02, 0.1), (0.0, 0.01, 0.2, -0.05)))
+
+    def model(x, s):
+        return mixture(x, mixture.schedule.at(s))
+
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 60
+    states, predictions = rows.traced(model, x)
+    columns, count = jacobian(model, rows, states, predictions, 0)
+    assert count == 9 and len(columns) == 12
+    base, h = [c for row in rows.coefficients for c in row], 1e-4
+    for k in range(12):
+        ends = []
+        for sign in (1, -1):
+            flat = [c + sign * h * (i == k) for i, c in enumerate(base)]
+            coefficients = (tuple(flat[:2]), tuple(flat[2:5]), tuple(flat[5:]))
+            levels = tuple(s * np.exp(sign * h * (9 + j == k)) for j, s in enumerate(rows.levels))
+            ends.append(Rows(levels, coefficients).run(model, x).flatten())
+        slope = (ends[0] - ends[1]) / (2 * h)
+        assert float((columns[k] - slope).norm()) < 0.06 * float(slope.norm()) + 1e-9, k
+
+
+def test_a_network_of_integer_times_is_told_integers():
+    exact = problems.mixture(schedule=sk.VP(integer_time=True), dim=4, modes=3)
+    plans = sk.tune(exact, [4], samples=32, validation=32, starts=1, reference_evaluations=256)
+    budget = plans.budgets[4]
+    assert budget.weights is not None
+    for s in budget.levels:
+        assert float(exact.schedule.at(s)) == pytest.approx(s, rel=1e-12)
+        assert exact.schedule.at(s, snap=False).time == pytest.approx(exact.schedule.time(s), abs=1e-6)
+    assert len(set(budget.levels)) == 4
+    assert budget.figures["ratio_rms"] < 1

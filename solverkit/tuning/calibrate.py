@@ -84,6 +84,7 @@ class _Calibration:
         self.denoiser, self.asked, self.out, self.resume = denoiser, asked, out, resume
         self.exact = hasattr(denoiser, "target")
         self.evaluations = asked.reference_evaluations or (1024 if self.exact else 128)
+        self.fingerprint = try_fingerprint(denoiser)
         self.work = Work(asked, self.evaluations, progress)
 
     def run(self) -> TunedPlans:
@@ -92,10 +93,10 @@ class _Calibration:
         facts = {
             "seed": asked.seed, "samples": asked.samples, "validation": asked.validation, "starts": asked.starts,
             "passes": asked.passes, "history": asked.history, "fast": asked.fast,
-            "reference_evaluations": self.evaluations, "reference_rows": train.rows + check.rows,
+            "reference_evaluations": self.evaluations,
         }  # fmt: skip
         plans = self._begun(TunedPlans(
-            repr(self.denoiser.schedule), train.ends.frame, train.top, try_fingerprint(self.denoiser), {}, facts,
+            repr(self.denoiser.schedule), train.ends.frame, train.top, self.fingerprint, {}, facts,
         ))  # fmt: skip
         for n in asked.nfe:
             if n in plans.budgets:
@@ -108,7 +109,10 @@ class _Calibration:
 
     def _references(self, count: int, seed: int) -> References:
         self.work.say(f"{count} converged runs of {self.evaluations} evaluations")
-        return references(self.denoiser, count, seed, self.evaluations, self.work.did)
+        made = references(self.denoiser, count, seed, self.evaluations, self.work.did, self.fingerprint)
+        if not made.rows:
+            self.work.skip_rows(count * self.evaluations)
+        return made
 
     def _budget(self, n: int, train: References, check: References, plans: TunedPlans) -> Budget:
         """The fitted plan, or where it does not win the best untuned solver."""

@@ -54,7 +54,11 @@ class Work:
 
     def skip(self, n: int) -> None:
         """A budget that is done already."""
-        self.total -= self._budget(n)
+        self.skip_rows(self._budget(n))
+
+    def skip_rows(self, rows: int) -> None:
+        """Rows that are not needed."""
+        self.total -= rows
 
     def finished(self, n: int, figures: Mapping[str, Any]) -> None:
         """A budget is done, with its figures."""

@@ -100,7 +100,7 @@ def converge(
     exact, schedule = hasattr(denoiser, "target"), denoiser.schedule
     name = "karras" if exact or isinstance(schedule, VE) else "flow" if math.isinf(schedule.ratio_max) else "trailing"
     per = 4 if exact else 1
-    grid = make_grid(name, schedule, max(evaluations // per, keep))
+    grid = make_grid(name, schedule, max(evaluations // per, 4))
     dtype = torch.float64 if exact else torch.float32
     run = sample(
         denoiser,
