@@ -117,7 +117,7 @@ class _Calibration:
     def _budget(self, n: int, train: References, check: References, plans: TunedPlans) -> Budget:
         """The fitted plan, or where it does not win the best untuned solver."""
         kept = f"{self.out} has NFE {sorted(plans.budgets)}." if self.out and plans.budgets else "Nothing was written."
-        began, model, asked = time.perf_counter(), counted(_model(self.denoiser, kept), self.work.did), self.asked
+        began, model, asked = time.perf_counter(), counted(denoised_at(self.denoiser, kept), self.work.did), self.asked
         fit = Fit(
             model, self.denoiser.schedule, train, 1.3 if self.exact else 0.8, asked.history, asked.passes, self.work.say
         )
@@ -148,7 +148,7 @@ class _Calibration:
         return replace(plans, budgets=old.budgets)
 
 
-def _model(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
+def denoised_at(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
     """E[x_0 | x] of states in the frame at s.
 
     Raises (when called):
