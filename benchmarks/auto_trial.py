@@ -1,7 +1,7 @@
 """What the trial of `auto` chooses, beside the best of all pairs of solver and grid, on noises that nothing was chosen on.
 
-    python benchmarks/auto_trial.py mixture                                     # two minutes
-    python benchmarks/auto_trial.py mnist-flow --noises 64 --nfe 5 8            # a quarter of an hour on one core
+    python benchmarks/auto_trial.py mixture
+    python benchmarks/auto_trial.py mnist-flow --noises 64 --nfe 5 8
 
 The best of all pairs is chosen *on these very noises*, in hindsight. RMS and median of each sample's RMS distance to the
 converged solution, and the ratio of RMS with a 95 % bootstrap interval over the noises. No plan is looked for, and no trial
