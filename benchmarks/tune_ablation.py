@@ -3,7 +3,7 @@
     python benchmarks/tune_ablation.py mixture --nfe 5 8          # some minutes
     python benchmarks/tune_ablation.py mnist-flow --nfe 8 --noises 128 --only default noises-64 by-error
 
-RMS and median of each sample's RMS distance to the converged solution, the ratio of RMS to the default's with a 95 % interval
+RMS and median of each sample's distance to the converged solution, the ratio of RMS to the default's with a 95 % interval
 over the noises, and the rows that the fit took. "by-error" draws batches by the error that each noise has before.
 """
 

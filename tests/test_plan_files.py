@@ -184,7 +184,7 @@ def test_the_card_says_all_that_is_needed(plans):
     for words in (
         repr(TARGET.schedule), plans.fingerprint, "0.0500 (0.0400)", "0.0123 (0.0045)", "0.25 [0.20, 0.31]",
         "| 0.11 | 64 |", "deis on flow",
-        "solverkit tune MODEL --nfe 3,5 --samples 96 --validation 64 --fast --out plan.safetensors",
+        "solverkit tune MODEL --nfe 3,5 --samples 96 --validation 64 --seed 1000 --fast --out plan.safetensors",
         "reference_evaluations=512", 'sampler="tuned:USER/REPOSITORY"',
     ):  # fmt: skip
         assert words in card, words

@@ -64,7 +64,7 @@ def tune(
     with ExitStack() as stack:
         plans = run(
             denoiser, budgets, samples=samples, validation=validation, starts=starts, passes=passes, fast=fast, seed=seed,
-            out=out, resume=resume, progress=None if settings.quiet or as_json else _watch(stack),
+            out=out, resume=resume, model=model, progress=None if settings.quiet or as_json else _watch(stack),
         )  # fmt: skip
     if remember:
         remark(f"kept in {plans.remember()}")

@@ -23,6 +23,7 @@ class Asked:
     fast: bool
     seed: int
     reference_evaluations: int | None
+    model: str | None = None
 
     def require(self) -> None:
         """Raises OptionError where the budgets or counts make no sense."""

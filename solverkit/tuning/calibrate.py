@@ -39,6 +39,7 @@ def tune(
     reference_evaluations: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    model: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TunedPlans:
     """Fit a plan for each budget.
@@ -58,6 +59,7 @@ def tune(
         reference_evaluations: Of a converged run; default 128, 1024 for exact targets.
         out: Where the plans are written after each budget.
         resume: Go on with the budgets that the file lacks.
+        model: What the plans' page calls the network.
         progress: Called with what is running.
 
     Raises:
@@ -69,7 +71,7 @@ def tune(
     if not all(is_count(n) for n in nfe):
         raise OptionError(f"nfe= is a list of different budgets of at least 2 evaluations, got {list(nfe)!r}.")
     budgets = tuple(sorted(int(n) for n in nfe))
-    asked = Asked(budgets, samples, validation, starts, passes, history, fast, seed, reference_evaluations)
+    asked = Asked(budgets, samples, validation, starts, passes, history, fast, seed, reference_evaluations, model)
     asked.require()
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise LoadError(f"the plan is to be written to {out}, and there is no folder {Path(out).parent}; make it first.")
@@ -93,7 +95,7 @@ class _Calibration:
         facts = {
             "seed": asked.seed, "samples": asked.samples, "validation": asked.validation, "starts": asked.starts,
             "passes": asked.passes, "history": asked.history, "fast": asked.fast,
-            "reference_evaluations": self.evaluations,
+            "reference_evaluations": self.evaluations, **({} if asked.model is None else {"model": asked.model}),
         }  # fmt: skip
         plans = self._begun(TunedPlans(
             repr(self.denoiser.schedule), train.ends.frame, train.top, self.fingerprint, {}, facts,

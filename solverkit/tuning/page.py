@@ -21,8 +21,8 @@ HEAD = (
     "|---|---|---|---|---|---|---|---|\n"
 )
 # of sk.tune; what the file lacks was the default
-SETTINGS = ("samples", "validation", "starts", "iterations", "history", "fast", "seed", "reference_evaluations")
-LINES = {"samples": "--samples", "validation": "--validation", "starts": "--starts"}
+SETTINGS = ("samples", "validation", "starts", "passes", "history", "fast", "seed", "reference_evaluations")
+LINES = {name: f"--{name}" for name in ("samples", "validation", "starts", "passes", "seed")}
 
 
 def page(plans: TunedPlans) -> str:
