@@ -6,7 +6,7 @@
 
 The untuned solver is the best of all pairs of solver and grid *on these very noises*, in hindsight: harder to beat than one
 that was chosen before. (All 120 run on 32 of them, and those within half as much again of the best on all.) RMS and median
-of each sample's RMS distance to the converged solution, and the ratio of RMS with a 95 % bootstrap interval over the noises.
+of each sample's distance to the converged solution, and the ratio of RMS with a 95 % bootstrap interval over the noises.
 """
 
 from __future__ import annotations
