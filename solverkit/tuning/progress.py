@@ -75,7 +75,7 @@ class Work:
         asked = self.asked
         search = n * (CALLS * min(SEARCH, asked.samples) + min(AT_ONCE, asked.samples))
         if asked.fast:
-            return search + n * (16 * 8 + 16 * 32 + 5 * asked.validation)
+            return search + n * (32 * 8 + 16 * 32 + 5 * asked.validation)
         features = sum((n - 1 - i) * (2 + min(i, asked.history)) for i in range(n))
         sample = features + sum(n - i for i in range(n)) + 6 * n
         first = asked.starts * FIRST * batch_of(asked.samples) if asked.starts > 1 else 0

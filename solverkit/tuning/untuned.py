@@ -26,7 +26,7 @@ GRIDS = {
     "flow": ("flow", "flow:shift=2", "flow:shift=3", "flow:shift=5", "karras", "karras:rho=3", "log-snr", "beta"),
     "other": ("karras", "karras:rho=3", "karras:rho=5", "log-snr", "beta", "flow", "flow:shift=3", "time-uniform"),
 }  # fmt: skip
-QUICK = (("dpmpp-2m", "unipc", "deis", "ipndm"), 4)  # solvers and grids of a short trial
+QUICK = ("dpmpp-2m", "unipc", "deis", "ipndm")  # solvers of a short trial
 
 
 class Untuned(NamedTuple):
@@ -40,7 +40,7 @@ class Untuned(NamedTuple):
 def candidates(schedule: Any, quick: bool = False) -> Iterator[tuple[str, str]]:
     """Pairs of solver and grid that are tried; solvers that no plugin registered are left out."""
     kind = "vp" if isinstance(schedule, DiscreteVP) else "flow" if isinstance(schedule, Flow) else "other"
-    solvers, grids = (QUICK[0], GRIDS[kind][: QUICK[1]]) if quick else (SOLVERS, GRIDS[kind])
+    solvers, grids = QUICK if quick else SOLVERS, GRIDS[kind]
     known = registry().cards["samplers"]
     for solver in solvers:
         for grid in grids:
