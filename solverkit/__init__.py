@@ -31,6 +31,7 @@ _NAMES = {
     "gaussian.class_stats": "ClassStats",
     "tuning.calibrate": "tune",
     "tuning.plans": "TunedPlans load_plans",
+    "tuning.chosen_levels": "choose_levels ChosenLevels load_levels",
     "pipelines.restore": "restore_native",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
@@ -125,5 +126,8 @@ if TYPE_CHECKING:
     from .run.result import Result as Result
     from .run.sampling import sample as sample
     from .tuning.calibrate import tune as tune
+    from .tuning.chosen_levels import ChosenLevels as ChosenLevels
+    from .tuning.chosen_levels import choose_levels as choose_levels
+    from .tuning.chosen_levels import load_levels as load_levels
     from .tuning.plans import TunedPlans as TunedPlans
     from .tuning.plans import load_plans as load_plans
