@@ -95,7 +95,7 @@ def choose_levels(
     steps: int = 10,
     method: Method = "gits",
     *,
-    samples: int = 32,
+    samples: int = 64,
     candidates: int = 64,
     gamma: float | None = None,
     solver: str | None = None,

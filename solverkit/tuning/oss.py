@@ -4,9 +4,9 @@ Pei et al. 2025, arXiv 2503.21774, section 3: after k steps each candidate level
 trajectory of all that one more first-order step reaches from the states kept after k - 1 steps.
 
 One state a level is greedy: a state that is farther now may end nearer. It is the global optimum where that cannot be, as
-for a Gaussian of one variance about its mean m. There a step takes x - alpha m to c (x - alpha m) with c > 0 and falls short
-of the flow, whose states are convex in the level: the largest state is the nearest, and stays so. With two variances that
-does not hold.
+for a Gaussian of one variance about its mean m. There a step takes x - alpha m to c (x - alpha m) with c > 0 and falls
+short of the flow, whose states are convex in the level: the largest state is the nearest, and stays so. With several
+variances there is no such order, and on a mixture the least error of all choices is lower in places.
 
 Two differences from the released code: one choice of levels for all noises, where it searches each noise by itself; and
 exactly k steps to each state, where it lets a state stand for fewer. The paper's amplitude correction is no choice of
