@@ -12,7 +12,7 @@ that changed under the same version is not noticed: remove the folder then. Figu
 budgets in benchmarks/results/tune-peers.jsonl.
 
 The untuned pair and that of diffusers' classes are the best *on these very noises*, in hindsight, of all that the suite
-lists. On networks all pairs run on the first 32 noises, and the 12 of least RMS of each group on all.
+lists. On networks all pairs run on the first 16 noises, and the 12 of least RMS of each group on all.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from solverkit.tuning.untuned import Untuned
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "results" / "tune-peers.jsonl"
 HINDSIGHT = ("untuned", "diffusers")  # groups of which the best is taken
-FEW, KEPT = 32, 12
+FEW, KEPT = 16, 12
 FIGURES = ("noises", "rms", "median", "rms_without_worst", "ratio_rms", "interval", "ratio_median")
 DIGITS = 6
 
