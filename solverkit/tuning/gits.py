@@ -1,7 +1,8 @@
 """GITS: levels whose first-order jumps leave a converged trajectory least, by dynamic programming.
 
-Chen et al. 2024, arXiv 2405.11326, and their released code: what a jump from level i to level j costs is measured from the trajectory's
-own state at i, so the cost of a run is a sum over its jumps, and its least over all choices of levels is found exactly.
+Chen et al. 2024, arXiv 2405.11326, and their released code: what a jump from level i to level j costs is measured from the
+trajectory's own state at i, so the cost of a run is a sum over its jumps, and its least over all choices of levels is found
+exactly.
 Candidates are the levels of the trajectory; the last of them is 0, where the paper's end at sigma_min.
 """
 

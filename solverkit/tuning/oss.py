@@ -1,7 +1,7 @@
 """OSS: levels of a first-order run that stays near a converged trajectory, by dynamic programming on the run's own states.
 
-Pei et al. 2025, arXiv 2503.21774, and their released code: after k steps each candidate level keeps one state, the nearest to the
-trajectory of all that one more first-order step reaches from the states kept after k - 1 steps.
+Pei et al. 2025, arXiv 2503.21774, and their released code: after k steps each candidate level keeps one state, the nearest
+to the trajectory of all that one more first-order step reaches from the states kept after k - 1 steps.
 
 One state a level is greedy: a state that is farther now may end nearer. It is the global optimum where that cannot be, as
 for a Gaussian of one variance about its mean m. There a step takes x - alpha m to c (x - alpha m) with c > 0 and falls
