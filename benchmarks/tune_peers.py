@@ -210,9 +210,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.grid(True, which="both", color="#e5e5e5", linewidth=0.6)
     axes[0].set_ylabel("RMS error to the converged solution")
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-    names = [name for name, _ in LINES if name in handles]
-    figure.legend([handles[name] for name in names], names, loc="lower center", ncols=4, frameon=False)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    names, columns = [name for name, _ in LINES if name in handles], min(2 * len(models), 4)
+    figure.legend([handles[name] for name in names], names, loc="lower center", ncols=columns, frameon=False)
+    figure.tight_layout(rect=(0, 0.12 if len(models) > 1 else 0.2, 1, 1))
     figure.savefig(path)
 
 
