@@ -28,7 +28,7 @@ from .trajectories import Trajectories, converge
 
 FORMAT, VERSION = "solverkit-levels", 1
 SEED = 1000  # of the noises, as of sk.tune
-GAMMAS = (0.9, 0.93, 0.95, 0.97, 0.985, 1.0, 1.02, 1.05, 1.1, 1.15, 1.2)  # of GITS, tried where none is given
+GAMMAS = (0.7, 0.8, 0.9, 0.95, 0.97, 0.985, 1.0, 1.02, 1.05, 1.1, 1.2, 1.35, 1.5)  # of GITS, tried where none is given
 Method = Literal["gits", "oss"]
 
 
@@ -113,7 +113,7 @@ def choose_levels(
             that stays nearest to it; `steps` times as many.
         samples: Noises.
         candidates: Levels to choose from, on a named grid of the network: about so many.
-        gamma: Of "gits": jumps later by one count so many times as much. None tries 0.9 to 1.2 and keeps, for each number
+        gamma: Of "gits": jumps later by one count so many times as much. None tries 0.7 to 1.5 and keeps, for each number
             of steps, the one of least RMS error of `solver` on these noises.
         solver: Of "gits" without a gamma: what the levels are for; default "ipndm".
         cost: Of "gits": "distance" of a jump from the trajectory (default), or its "deviation" from the chord.
