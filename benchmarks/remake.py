@@ -106,6 +106,10 @@ STEPS = (
         script("choose_grids.py", "--model", "mnist-flow", "--samples", "16"),
         script("choose_grids.py", "--model", "mixture", "--samples", "256"),
     )),
+    Step("tune-peers", 2400, (
+        script("tune_peers.py", "mixture", "--nfe", "5", "6", "8", "10", "15", "20", "--cache", "{runs}"),
+        script("tune_peers.py", "mnist", "mnist-flow", "--cache", "{runs}"),
+    )),
     Step("teleportation", 3000, (bench("teleportation.jsonl", "teleportation"), script("teleportation_plot.py"))),
     Step("score", 3600, (bench("score_sde.jsonl", "score_sde"),)),
     Step("lml-distances", 3900, (bench("lml_fd.jsonl", "lml_fd"),)),

@@ -19,11 +19,13 @@ import table_lml
 import table_score
 import table_suite
 import table_teleportation
+import table_tune
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
+    **table_tune.TABLES,
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ _NAMES = {
     "tuning.calibrate": "tune",
     "tuning.plans": "TunedPlans load_plans",
     "tuning.known": "known_plan",
+    "tuning.chosen_levels": "choose_levels ChosenLevels load_levels",
     "pipelines.restore": "restore_native",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
@@ -126,6 +127,9 @@ if TYPE_CHECKING:
     from .run.result import Result as Result
     from .run.sampling import sample as sample
     from .tuning.calibrate import tune as tune
+    from .tuning.chosen_levels import ChosenLevels as ChosenLevels
+    from .tuning.chosen_levels import choose_levels as choose_levels
+    from .tuning.chosen_levels import load_levels as load_levels
     from .tuning.known import known_plan as known_plan
     from .tuning.plans import TunedPlans as TunedPlans
     from .tuning.plans import load_plans as load_plans
