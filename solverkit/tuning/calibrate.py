@@ -166,8 +166,8 @@ class _Calibration:
         other = [f"{name}={old.facts.get(name)!r}" for name in names if old.facts.get(name) != plans.facts.get(name)]
         if other:
             raise LoadError(
-                f"{self.out} was begun with other settings, {', '.join(sorted(other))}; give these, leave out resume, or name "
-                "another file."
+                f"{self.out} was begun with other settings, {', '.join(sorted(other))}; give these, leave out "
+                "resume, or name another file."
             )
         if plans.fingerprint is None:
             warnings.warn(
