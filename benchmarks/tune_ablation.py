@@ -27,10 +27,10 @@ from solverkit.tuning.rows import Rows, counted
 UNSEEN, SEED = 4242, 1000
 # Name: noises, starts, history, passes.
 SIZES = {
-    "default": (192, 4, 4, 1), "noises-64": (64, 4, 4, 1), "noises-96": (96, 4, 4, 1), "noises-512": (512, 4, 4, 1),
-    "one-start": (192, 1, 4, 1), "six-starts": (192, 6, 4, 1), "history-1": (192, 4, 1, 1), "history-2": (192, 4, 2, 1),
-    "history-8": (192, 4, 8, 1), "two-passes": (192, 4, 4, 2), "least-squares": (192, 4, 4, 1),
-    "by-error": (192, 4, 4, 1), "forgetful": (192, 4, 4, 1), "ridge": (192, 4, 4, 1),
+    "default": (160, 4, 4, 1), "noises-64": (64, 4, 4, 1), "noises-96": (96, 4, 4, 1), "noises-512": (512, 4, 4, 1),
+    "one-start": (160, 1, 4, 1), "six-starts": (160, 6, 4, 1), "history-1": (160, 4, 1, 1), "history-2": (160, 4, 2, 1),
+    "history-8": (160, 4, 8, 1), "two-passes": (160, 4, 4, 2), "least-squares": (160, 4, 4, 1),
+    "by-error": (160, 4, 4, 1), "forgetful": (160, 4, 4, 1), "ridge": (160, 4, 4, 1),
 }  # fmt: skip
 
 

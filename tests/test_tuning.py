@@ -13,7 +13,7 @@ from tiny_pipelines import PIPELINES
 
 import solverkit as sk
 from solverkit import SolverKitScheduler, problems
-from solverkit.errors import BudgetError, GridError, LoadError, NonFiniteError, OptionError, ScheduleError
+from solverkit.errors import BudgetError, DenoiserError, GridError, LoadError, NonFiniteError, OptionError, ScheduleError
 from solverkit.tuning.gauss_newton import jacobian
 from solverkit.tuning.plans import Budget, TunedPlans
 from solverkit.tuning.references import references
@@ -144,7 +144,7 @@ def test_going_on_gives_the_same_plan(mixture, plans, tmp_path):
     went_on = sk.tune(mixture, [5, 8], out=path, resume=True, **ARGUMENTS)
     for n in (5, 8):
         assert np.allclose(went_on.budgets[n].weights, plans[0].budgets[n].weights, rtol=1e-9, atol=1e-12)
-    with pytest.raises(LoadError, match="other settings"):
+    with pytest.raises(LoadError, match="other settings, reference_evaluations=512, samples=192, starts=3, validation=256"):
         sk.tune(mixture, [5], out=path, resume=True, samples=32, validation=32)
 
 
@@ -172,6 +172,8 @@ def test_what_is_missing_is_said_before_the_work(mixture, tmp_path):
         sk.sample(mixture, "tuned", nfe=5, num_samples=2)
     with pytest.raises(LoadError, match="no folder"):
         sk.tune(mixture, [5], out=tmp_path / "none" / "plan.safetensors", progress=pytest.fail)
+    with pytest.raises(LoadError, match="that is a folder"):
+        sk.tune(mixture, [5], out=tmp_path, progress=pytest.fail)
 
 
 def test_nan_during_calibration_says_where_and_what_was_kept(tmp_path):
@@ -197,7 +199,61 @@ def test_nan_during_calibration_says_where_and_what_was_kept(tmp_path):
     assert sorted(sk.load_plans(path).budgets) == [4]
 
 
-@pytest.mark.parametrize("nfe", [[], [1], [5, 5], [5, 2.5]])
+SMALL = {"samples": 8, "validation": 8, "fast": True, "reference_evaluations": 64}
+
+
+def test_going_on_under_another_name_of_the_network(tmp_path):
+    denoiser, path = sk.load("gaussian"), tmp_path / "plan.safetensors"
+    begun = sk.tune(denoiser, [3], out=path, model="gaussian", **SMALL)
+    went_on = sk.tune(denoiser, [3, 4], out=path, resume=True, **SMALL)
+    assert went_on.budgets[3].figures == begun.budgets[3].figures and sorted(went_on.budgets) == [3, 4]
+
+
+def test_going_on_without_a_fingerprint_is_said(tmp_path):
+    exact, path = sk.load("gaussian"), tmp_path / "plan.safetensors"
+    denoiser = problems.gaussian()
+    denoiser.unreadable = (n for n in (1, 2))
+    assert sk.tune(denoiser, [3], out=path, **SMALL).fingerprint is None
+    with pytest.warns(UserWarning, match="cannot be checked"):
+        sk.tune(denoiser, [3], out=path, resume=True, **SMALL)
+    with pytest.raises(LoadError, match="begun for another network"):
+        sk.tune(exact, [3], out=path, resume=True, **SMALL)
+
+
+class Function:
+    """A denoiser that is a function of x."""
+
+    schedule, shape = sk.VP(), (4,)
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x, level):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_an_untuned_solver_without_error_is_kept(value):
+    plans = sk.tune(Function(lambda x: torch.full_like(x, value)), [3], **SMALL)
+    assert plans.budgets[3].weights is None and plans.budgets[3].figures["ratio_rms"] >= 1
+    assert all(np.isfinite(plans.budgets[3].figures["interval"]))
+
+
+def test_a_denoiser_that_answers_at_random_is_refused():
+    with pytest.raises(DenoiserError, match="two answers"):
+        sk.tune(Function(lambda x: torch.tanh(x) + 0.1 * torch.randn_like(x)), [3], **SMALL)
+
+
+@pytest.mark.parametrize("name", ["samples", "validation", "starts", "passes", "history", "reference_evaluations"])
+@pytest.mark.parametrize("value", [0, -5, 8.5, "8", True])
+def test_counts_that_make_no_sense(mixture, name, value):
+    if value is True and name not in ("samples", "validation"):
+        value = False
+    with pytest.raises(OptionError, match=f"{name}="):
+        sk.tune(mixture, [3], **{"samples": 8, "validation": 8, "fast": True, name: value}, progress=pytest.fail)
+
+
+@pytest.mark.parametrize("nfe", [[], [1], [5, 5], [5, 2.5], 8])
 def test_budgets_that_make_no_sense(mixture, nfe):
     with pytest.raises(OptionError, match="budgets"):
         sk.tune(mixture, nfe)

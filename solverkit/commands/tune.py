@@ -12,7 +12,7 @@ import typer
 from ..errors import OptionError
 from . import parameters
 from .console import print_json, print_table, remark, settings
-from .destination import require_writable
+from .destination import require_writable, with_folder
 from .network import open_network
 from .waiting import use_threads
 
@@ -28,7 +28,7 @@ def tune(
     model: str = parameters.MODEL,
     nfe: str = NFE,
     out: Path = OUT,
-    samples: int = typer.Option(192, "--samples", min=8, help="Noises to fit to."),
+    samples: int = typer.Option(160, "--samples", min=8, help="Noises to fit to."),
     validation: int = typer.Option(128, "--validation", min=8, help="Noises to judge on, of seeds of their own."),
     starts: int = typer.Option(4, "--starts", min=1, max=6, help="Starts of the search of levels."),
     passes: int = typer.Option(1, "--passes", min=1, help="How often each noise is fitted to."),
@@ -57,6 +57,7 @@ def tune(
     beside = {name: out.with_name(f"{out.stem}{name}.png") for name in ("", "-samples")} if pictures else {}
     for path in beside.values():
         require_writable(path)
+    with_folder(out)
     use_threads(threads)
     from ..tuning.calibrate import tune as run
 
@@ -66,12 +67,20 @@ def tune(
             denoiser, budgets, samples=samples, validation=validation, starts=starts, passes=passes, fast=fast, seed=seed,
             out=out, resume=resume, model=model, progress=None if settings.quiet or as_json else _watch(stack),
         )  # fmt: skip
+    if not as_json:  # first of all: the figures took long, and neither the cache nor a full disk is to hide them
+        _print(out, plans)
     if remember:
         remark(f"kept in {plans.remember()}")
     written = _draw(denoiser, plans, model, beside)
     if as_json:
         told = {n: dict(b.figures) for n, b in plans.budgets.items()}
         return print_json({"file": str(out), "pictures": [str(path) for path in written], "budgets": told})
+    if written:
+        remark(f"Pictures: {', '.join(str(path) for path in written)}")
+
+
+def _print(out: Path, plans: TunedPlans) -> None:
+    """The table of figures."""
     lines = []
     for n, budget in sorted(plans.budgets.items()):
         f = budget.figures
@@ -86,8 +95,6 @@ def tune(
     head += ["kept", "rows", "s"]
     noises = next(iter(plans.budgets.values())).figures["noises"] if plans.budgets else 0
     print_table(f"{out}: errors on {noises} noises that nothing was fitted to", head, lines)
-    if written:
-        remark(f"Pictures: {', '.join(str(path) for path in written)}")
 
 
 def _draw(denoiser: Any, plans: TunedPlans, model: str, paths: Mapping[str, Path]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import OptionError
+from ..grid.named import is_count
 from .fit import STARTS
 
 LEAST = 8  # noises
@@ -30,9 +31,15 @@ class Asked:
         if not self.nfe or self.nfe[0] < 2 or len(set(self.nfe)) != len(self.nfe):
             raise OptionError(f"nfe= is a list of different budgets of at least 2 evaluations, got {list(self.nfe)!r}.")
         for name in ("samples", "validation"):
-            if getattr(self, name) < LEAST:
+            if not is_count(getattr(self, name)) or getattr(self, name) < LEAST:
                 raise OptionError(f"{name}= is a number of noises, at least {LEAST}; got {getattr(self, name)!r}.")
-        if not 1 <= self.starts <= len(STARTS):
+        if not is_count(self.starts) or self.starts > len(STARTS):
             raise OptionError(f"starts= is 1 to {len(STARTS)}, got {self.starts!r}.")
-        if self.passes < 1 or self.history < 1:
-            raise OptionError(f"passes= and history= are at least 1, got {self.passes!r} and {self.history!r}.")
+        if not (is_count(self.passes) and is_count(self.history)):
+            raise OptionError(
+                f"passes= and history= are whole numbers of at least 1, got {self.passes!r} and {self.history!r}."
+            )
+        if self.reference_evaluations is not None and not is_count(self.reference_evaluations):
+            raise OptionError(
+                f"reference_evaluations= is a whole number of at least 1, got {self.reference_evaluations!r}."
+            )

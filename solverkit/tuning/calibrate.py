@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import LoadError, NonFiniteError, OptionError
+from ..errors import DenoiserError, LoadError, NonFiniteError, OptionError
 from ..grid.named import is_count
 from ..model.fingerprint import try_fingerprint
-from .asked import Asked
+from .asked import LEAST, Asked
 from .fit import Fit, on
-from .loss import interval
+from .loss import interval, ratio
 from .plans import Budget, TunedPlans, load_plans
 from .progress import Progress, Work
 from .references import References, references
@@ -23,13 +25,14 @@ from .rows import counted
 from .untuned import Untuned, best_of, candidates
 
 SEED, APART = 1000, 500_000  # validation noises have seeds of their own
+CHANCE = 0.01  # how far two answers to one state may differ, relative: rounding is not chance
 
 
 def tune(
     denoiser: Any,
     nfe: Sequence[int] = (5, 6, 8, 10),
     *,
-    samples: int = 192,
+    samples: int = 160,
     validation: int = 128,
     starts: int = 4,
     passes: int = 1,
@@ -64,17 +67,18 @@ def tune(
 
     Raises:
         OptionError: budgets or counts that make no sense.
+        DenoiserError: two answers of the network to one state differ.
         LoadError: there is no place to write to, or the file to go on with is another's.
         NonFiniteError: the network answers NaN or inf.
         SolverKitError: from the denoiser.
     """
-    if not all(is_count(n) for n in nfe):
-        raise OptionError(f"nfe= is a list of different budgets of at least 2 evaluations, got {list(nfe)!r}.")
+    if not isinstance(nfe, Iterable) or not all(is_count(n) for n in nfe):
+        raise OptionError(f"nfe= is a list of different budgets of at least 2 evaluations, got {nfe!r}.")
     budgets = tuple(sorted(int(n) for n in nfe))
     asked = Asked(budgets, samples, validation, starts, passes, history, fast, seed, reference_evaluations, model)
     asked.require()
-    if out is not None and not Path(out).absolute().parent.is_dir():
-        raise LoadError(f"the plan is to be written to {out}, and there is no folder {Path(out).parent}; make it first.")
+    if out is not None:
+        _require_place(Path(out))
     with torch.no_grad():
         return _Calibration(denoiser, asked, out, resume, progress or (lambda told: None)).run()
 
@@ -91,7 +95,9 @@ class _Calibration:
 
     def run(self) -> TunedPlans:
         asked = self.asked
-        train, check = self._references(asked.samples, asked.seed), self._references(asked.validation, asked.seed + APART)
+        train = self._references(asked.samples, asked.seed)
+        self._require_deterministic(train)
+        check = self._references(asked.validation, asked.seed + APART)
         facts = {
             "seed": asked.seed, "samples": asked.samples, "validation": asked.validation, "starts": asked.starts,
             "passes": asked.passes, "history": asked.history, "fast": asked.fast,
@@ -115,6 +121,17 @@ class _Calibration:
         if not made.rows:
             self.work.skip_rows(count * self.evaluations)
         return made
+
+    def _require_deterministic(self, some: References) -> None:
+        """Raises DenoiserError where two answers to one state differ: a plan would be fitted to chance."""
+        middle = len(some.way.grid) // 2
+        x, level = some.way.states[middle][:LEAST], some.way.grid[middle]
+        one, two = (torch.as_tensor(self.denoiser(x, level), dtype=x.dtype) for _ in range(2))
+        if float((one - two).norm()) > CHANCE * float(one.norm()):
+            raise DenoiserError(
+                f"two answers of the network to one state at {level!r} differ: a plan is fitted to a deterministic one. "
+                "Put dropout into eval mode, and leave random inputs out."
+            )
 
     def _budget(self, n: int, train: References, check: References, plans: TunedPlans) -> Budget:
         """The fitted plan, or where it does not win the best untuned solver."""
@@ -143,11 +160,30 @@ class _Calibration:
         if self.out is None or not self.resume or not Path(self.out).exists():
             return plans
         old = load_plans(self.out)
-        if (old.schedule, old.fingerprint, dict(old.facts)) != (plans.schedule, plans.fingerprint, dict(plans.facts)):
+        if (old.schedule, old.fingerprint) != (plans.schedule, plans.fingerprint):
+            raise LoadError(f"{self.out} was begun for another network; leave out resume, or name another file.")
+        names = {**old.facts, **plans.facts}.keys() - {"model"}  # what the network is called changes nothing
+        other = [f"{name}={old.facts.get(name)!r}" for name in names if old.facts.get(name) != plans.facts.get(name)]
+        if other:
             raise LoadError(
-                f"{self.out} was begun for another network or with other settings; leave out resume, or name another file."
+                f"{self.out} was begun with other settings, {', '.join(sorted(other))}; give these, leave out "
+                "resume, or name another file."
+            )
+        if plans.fingerprint is None:
+            warnings.warn(
+                f"this network has no fingerprint: whether {self.out} was begun for it cannot be checked.", stacklevel=2
             )
         return replace(plans, budgets=old.budgets)
+
+
+def _require_place(out: Path) -> None:
+    """Raises LoadError where no file can be written: before the work, and not after it."""
+    if not out.absolute().parent.is_dir():
+        raise LoadError(f"the plan is to be written to {out}, and there is no folder {out.parent}; make it first.")
+    if out.is_dir():
+        raise LoadError(f"the plan is to be written to {out}, and that is a folder; name a file in it.")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise LoadError(f"the plan is to be written to {out}, and nothing may be written into {out.parent}.")
 
 
 def denoised_at(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
@@ -182,6 +218,7 @@ def judged(errors: torch.Tensor, best: Untuned, rows: int, seconds: float) -> di
         "noises": len(errors), "rms": rms(errors), "median": float(errors.median()),
         "rms_without_worst": rms(errors.sort().values[:keep]), "untuned": f"{best.sampler} on {best.grid}",
         "untuned_rms": rms(best.errors), "untuned_median": float(best.errors.median()),
-        "ratio_rms": rms(errors) / rms(best.errors), "ratio_median": float(errors.median() / best.errors.median()),
+        "ratio_rms": ratio(rms(errors), rms(best.errors)),
+        "ratio_median": ratio(float(errors.median()), float(best.errors.median())),
         "interval": list(interval(errors, best.errors)), "rows": rows, "seconds": seconds,
     }  # fmt: skip

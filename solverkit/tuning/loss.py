@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 TAIL = 3.0  # medians
+TINY = 1e-30  # in the place of an error of 0 that is divided by
 
 
 def per_sample(residual: torch.Tensor) -> torch.Tensor:
@@ -20,11 +21,17 @@ def huber(errors: torch.Tensor, robust: bool = True) -> float:
     return float(squares.mean().sqrt())
 
 
+def ratio(a: float, b: float) -> float:
+    """a / b of two errors; 1 where both are 0, and large but finite where b alone is (JSON has no infinity)."""
+    return a / b if b else (a + TINY) / TINY
+
+
 def interval(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
     """95 % of the ratio of the RMS of errors a and b (B,) of the same noises, over resampled noises."""
     a, b = a.cpu(), b.cpu()
     draws = torch.randint(0, len(a), (1000, len(a)), generator=torch.Generator().manual_seed(0))
-    ratios = (a[draws].square().mean(1) / b[draws].square().mean(1)).sqrt().sort().values
+    above, below = a[draws].square().mean(1), b[draws].square().mean(1)
+    ratios = torch.where(below > 0, above / below, (above + TINY) / TINY).sqrt().sort().values
     return float(ratios[25]), float(ratios[974])
 
 

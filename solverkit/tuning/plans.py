@@ -57,7 +57,7 @@ class TunedPlans:
         start: The level that runs begin at.
         fingerprint: Of the network with its inputs and guidance; None where it has none.
         budgets: By the number of evaluations.
-        facts: How it was made: seeds, counts, rows.
+        facts: How it was made: seeds, counts, settings.
     """
 
     schedule: str
