@@ -19,6 +19,7 @@ from solverkit.model.fingerprint import fingerprint, fingerprints
 from solverkit.tuning.auto import NOISES
 from solverkit.tuning.plans import Budget, TunedPlans
 from solverkit.tuning.search import family
+from solverkit.tuning.trajectories import converge
 
 MIXED = sk.problems.mixture(dim=4, modes=3, seed=2)
 
@@ -324,3 +325,21 @@ def test_on_the_command_line(cli, cache):
     rows = {row["sampler"]: row for row in json.loads(out)}
     assert code == 0 and rows["auto"]["ode_error"] < rows["euler"]["ode_error"] and rows["auto"]["reports"]["auto"]
     assert cli("show", "auto")[0] == 2
+
+
+@pytest.mark.parametrize("name, untuned, grid", [("mnist", "unipc", "trailing"), ("mnist-flow", "deis", "flow:shift=2")])
+def test_a_bundled_network_runs_its_plan_and_is_nearer_to_the_converged_solution(name, untuned, grid):
+    network = sk.load(name)
+    exact = converge(network, 6, 4242, 64, keep=1).own_end
+    errors = []
+    for sampler, options in (("auto", {}), (untuned, {"grid": grid})):
+        run = sk.sample(network, sampler, nfe=6, num_samples=6, seed=4242, **options)
+        errors.append(float((run.x - exact).flatten(1).square().mean(1).sqrt().median()))
+        if sampler == "auto":
+            assert run.nfe == 6 and run.reports["auto"].startswith("the plan for 6 evaluations")
+    assert errors[0] < 0.8 * errors[1], errors
+
+
+def test_the_mixture_runs_its_plan():
+    run = sk.sample(sk.load("mixture"), "auto", nfe=10, num_samples=2)
+    assert run.nfe == 10 and run.reports["trial_rows"] == 0 and run.reports["plan"] == "tuned for 10 evaluations"
