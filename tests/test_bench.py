@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import solverkit as sk
-from solverkit.bench import peers, runner
+from solverkit.bench import outcome, peers, runner
 from solverkit.bench import reference as references
 from solverkit.bench.metrics import Run, fd, ode_error
 from solverkit.bench.peers import build_peer, peer_levels, run_peer, set_budget
@@ -26,10 +26,12 @@ from solverkit.run import sampling
 from solverkit.run.noise import PRIOR, SampleNoise, sample_seeds
 
 ROW_FIELDS = [
-    "model", "model_fingerprint", "sampler", "options", "grid", "budget", "nfe", "passes", "num_samples", "seed",
-    "ode_error", "reports", "remarks", "seconds_total", "seconds_model", "seconds_plan", "seconds_solver",
-    "peak_memory_bytes", "status", "solverkit_version", "torch_version", "diffusers_version", "python_version", "machine",
-    "git_commit", "threads", "omp_wait_policy", "time",
+    "key", "model", "model_fingerprint", "sampler", "options", "cache", "grid", "budget", "nfe", "asked",
+    "passes", "products", "blocks", "num_samples", "seed", "device", "dtype", "ode_error", "intervals",
+    "floors", "against", "values", "reports", "remarks", "seconds_total", "seconds_model", "seconds_plan",
+    "seconds_solver", "seconds_metric", "images_per_second", "peak_memory_bytes", "status",
+    "solverkit_version", "torch_version", "diffusers_version", "python_version", "machine", "git_commit",
+    "threads", "omp_wait_policy", "time",
 ]  # fmt: skip
 DPM, UNIPC = "diffusers:DPMSolverMultistepScheduler", "diffusers:UniPCMultistepScheduler"
 
@@ -105,13 +107,13 @@ def test_what_was_warned_of_stands_in_the_row(recwarn, monkeypatch):
         warnings.warn("each timestep is used once", stacklevel=2)
         return sk.sample(*args, **kwargs)
 
-    monkeypatch.setattr(runner, "sample", warn)
+    monkeypatch.setattr(outcome, "sample", warn)
     assert next(run_suite(small()))["remarks"] == ["each timestep is used once"]
     assert not recwarn.list
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "open_subject", lambda entry: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(runner, "open_subject", lambda *entry: pytest.fail("a model was loaded"))
     (tmp_path / "file").write_text("")
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "file" / "results.jsonl", tmp_path, tmp_path / "pipe"):
@@ -251,9 +253,9 @@ def test_metrics():
     x = denoiser.target.sample(600)
     truth = references.Reference(x + 0.5, 0.0)
     run = Run("gaussian", denoiser, x, True, lambda: truth)
-    assert ode_error(run) == pytest.approx(0.5)
-    assert fd(run) < 0.05
-    assert fd(Run("gaussian", denoiser, x + 1, True, lambda: truth)) == pytest.approx(8, rel=0.1)
+    assert ode_error(run).value == pytest.approx(0.5)
+    assert fd(run).value < 0.05
+    assert fd(Run("gaussian", denoiser, x + 1, True, lambda: truth)).value == pytest.approx(8, rel=0.1)
     assert fd(Run("gaussian", denoiser, x[:100], True, lambda: truth)) is None
     assert ode_error(Run("gaussian", denoiser, x, False, lambda: truth)) is None
 
@@ -284,7 +286,7 @@ def test_report_of_a_sweep_shows_the_best_grid(tmp_path):
     (panel,) = make_panels(rows)
     for budget in (5, 8):
         values = {r["grid"]: r["ode_error"] for r in rows if r["sampler"] == "euler" and r["budget"] == budget}
-        assert panel.rows["euler"][budget]["ode_error"] == min(values.values())
+        assert panel.points["euler"][budget].value == min(values.values())
         assert best_grids(rows)["gaussian"]["euler"][(5, 8).index(budget)] == min(values, key=values.get)
     assert make_table(panel).row_count == 2
     write_figure([panel], tmp_path / "report.png")
@@ -298,7 +300,7 @@ def test_report_warns_of_a_doubtful_reference():
     rows = list(
         run_suite(small(models=(entry,), samplers=("dpmpp-2m",), nfe=(20,), metrics=("ode_error", "reference_error")))
     )
-    assert "reference_steps" in make_panels(rows)[0].warning
+    assert "reference_steps" in make_panels(rows)[0].warnings[0]
 
 
 SUITE = """

@@ -127,7 +127,7 @@ def test_bench_tells_the_models_their_class_and_batch(cli, monkeypatch):
     import solverkit.bench.runner as runner
 
     suites = []
-    monkeypatch.setattr(runner, "run_suite", lambda suite, *rest: suites.append(suite) or iter(()))
+    monkeypatch.setattr(runner, "run_suite", lambda suite, *rest, **more: suites.append(suite) or iter(()))
     cli("bench", "-m", "mnist,mixture", "--label", "3", "--batch", "7", "--dtype", "float64", "--device", "cpu")
     mnist, mixture = suites[0].models
     assert mnist.options.keys() == {"labels", "device", "dtype"}

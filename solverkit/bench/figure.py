@@ -3,80 +3,137 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from .colours import Style, styles
 from .panel import PEER_MARK, Panel
+from .points import Point
 
-# Okabe and Ito's colours, told apart by most kinds of colour blindness, and three more that stay apart from them.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#80BA5A", "#A05A2C", "#666666")
-PEER_COLOURS = ("#000000", "#8C8C8C", "#B2182B", "#5AB4AC")
 METRIC_LABELS = {"ode_error": "RMS error to the converged solution", "fd": "Fréchet distance"}
-MARKERS = "osD^vP*Xh<"
+LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+SAME = 0.01  # lines that are nowhere further apart than that are one line to the eye
 
 
 def draw(panels: list[Panel], path: Path) -> None:
-    """Panels side by side, at most three in a row, with one legend below; peers dashed, in greys."""
+    """`drawn`, written to a file."""
+    drawn(panels).savefig(path)
+
+
+def drawn(panels: list[Panel]) -> Any:
+    """A matplotlib figure: panels side by side, at most three in a row, one legend and a caption below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(len(panels), 3) or 1
     lines = -(-len(panels) // columns) or 1
-    names = list(dict.fromkeys(name for panel in panels for name in panel.rows))
+    names = list(dict.fromkeys(name for panel in panels for name in panel.points))
+    width = max(5.2 * columns, 7.5)
+    caption = textwrap.wrap(caption_of(panels), int(width * 14.5))
     legend_lines = -(-len(names) // min(len(names), 5)) if names else 0
-    legend = 0.3 * legend_lines + 0.2
-    height = 4.4 * lines + legend
-    figure = Figure(figsize=(max(5.2 * columns, 7.5), height), dpi=150)
+    legend, words = 0.3 * legend_lines + 0.2, 0.17 * len(caption) + 0.1
+    height = 4.4 * lines + legend + words
+    figure = Figure(figsize=(width, height), dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
-    styles = _styles(names)
+    look = styles(names)
     handles: dict[str, Any] = {}
     for axis, panel in itertools.zip_longest(axes, panels):
         if panel is None:
             axis.set_visible(False)
         else:
-            handles.update(_draw_panel(axis, panel, styles))
-    figure.tight_layout(rect=(0, legend / height, 1, 1), w_pad=2.0)
+            handles.update(_draw_panel(axis, panel, look))
+    figure.tight_layout(rect=(0, (legend + words) / height, 1, 1), w_pad=2.0)
     ordered = [name for name in names if name in handles]
     if ordered:
         figure.legend(
             [handles[name] for name in ordered], [name.replace(PEER_MARK, "") for name in ordered], loc="lower center",
-            ncols=min(len(ordered), 5), fontsize=10, frameon=False, handlelength=2.6,
+            ncols=min(len(ordered), 5), fontsize=10, frameon=False, handlelength=2.6, bbox_to_anchor=(0.5, words / height),
         )  # fmt: skip
-    figure.savefig(path)
+    figure.text(0.01, 0.05 / height, "\n".join(caption), fontsize=7.5, color="#555555", va="bottom")
+    return figure
 
 
-def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
-    ours, peers = itertools.cycle(zip(COLOURS, MARKERS)), itertools.cycle(zip(PEER_COLOURS, MARKERS))
-    styles = {}
-    for name in names:
-        is_peer = name.endswith(PEER_MARK)
-        colour, marker = next(peers if is_peer else ours)
-        styles[name] = {
-            "color": colour, "marker": marker, "linestyle": "--" if is_peer else "-", "markersize": 5, "linewidth": 1.6,
-            "markerfacecolor": "white" if is_peer else colour, "zorder": 4 if is_peer else 3,
-        }  # fmt: skip
-    return styles
+def caption_of(panels: list[Panel]) -> str:
+    """What the figure does not say itself: intervals, grids, and which line lies under which."""
+    parts = []
+    if any(point.interval for panel in panels for line in panel.points.values() for point in line.values()):
+        parts.append("Bars: 95 % intervals over samples.")
+    for panel in panels:
+        model = panel.title.partition(" · ")[0]
+        said = [panel.grids(), *(f"{a} lies under {b}" for a, b in hidden(panel)), *_absent(panel)]
+        if words := "; ".join(filter(None, said)).replace(PEER_MARK, ""):
+            parts.append(f"{model}: {words}.")
+    return " ".join(parts)
 
 
-def _draw_panel(axis: Any, panel: Panel, styles: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def hidden(panel: Panel) -> list[tuple[str, str]]:
+    """(a, b) of the lines that cannot be told from another: b is drawn after a, over it."""
+    found, names = [], [name for name, line in panel.points.items() if line]
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            mine, other = panel.points[a], panel.points[b]
+            if mine.keys() == other.keys() and all(_near(mine[n], other[n]) for n in mine):
+                found.append((a, b))
+                break
+    return found
+
+
+def _near(a: Point, b: Point) -> bool:
+    return a.nfe == b.nfe and abs(a.value - b.value) <= SAME * max(abs(a.value), abs(b.value))
+
+
+def _absent(panel: Panel) -> list[str]:
+    missing = [name for name, line in panel.points.items() if not line]
+    return [f"not drawn, without a figure: {', '.join(missing)}"] if missing else []
+
+
+def _draw_panel(axis: Any, panel: Panel, look: dict[str, Style]) -> dict[str, Any]:
     """Lines of one panel by name."""
     handles: dict[str, Any] = {}
-    for name, line in panel.rows.items():
-        points = sorted((row["nfe"], row[panel.metric]) for row in line.values())
+    values = [point.value for line in panel.points.values() for point in line.values()]
+    logarithmic = bool(values) and min(values) > 0
+    for name, line in panel.points.items():
+        points = sorted(line.values(), key=lambda point: point.nfe)
         if points:
-            (handles[name],) = axis.plot(*zip(*points), **styles[name])
-    positive = all(row[panel.metric] > 0 for line in panel.rows.values() for row in line.values())
-    if handles and positive:
+            handles[name] = _draw_line(axis, points, look[name], logarithmic)
+    if logarithmic:
         axis.set_yscale("log")
+        _label_decades(axis, min(values), max(values))
     axis.set_xscale("log")
     axis.set_xticks(panel.budgets, [str(budget) for budget in panel.budgets])
     axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    if len(panel.budgets) == 1:
+        axis.set_xlim(panel.budgets[0] / 1.3, panel.budgets[0] * 1.3)
     axis.set_xlabel("network evaluations (NFE, counted)", fontsize=11)
     axis.set_ylabel(METRIC_LABELS.get(panel.metric, panel.metric), fontsize=11)
     axis.set_title(panel.title, fontsize=12)
     axis.tick_params(labelsize=10)
     axis.grid(True, which="major", color="#dddddd", linewidth=0.8)
-    axis.grid(True, which="minor", axis="y", color="#f0f0f0", linewidth=0.6)
     axis.set_axisbelow(True)
     return handles
+
+
+def _draw_line(axis: Any, points: list[Point], style: Style, logarithmic: bool) -> Any:
+    x, y = [point.nfe for point in points], [point.value for point in points]
+    (handle,) = axis.plot(
+        x, y, color=style.colour, marker=style.marker, linestyle=LINES[style.dash], markersize=5, linewidth=1.6,
+        markerfacecolor="white" if style.peer else style.colour, zorder=4 if style.peer else 3,
+    )  # fmt: skip
+    for point in points:
+        if point.interval is not None:
+            low, high = point.interval
+            low = max(low, 0.05 * point.value) if logarithmic else low
+            axis.plot([point.nfe] * 2, [low, high], color=style.colour, linewidth=2.5, alpha=0.25, zorder=2)
+    return handle
+
+
+def _label_decades(axis: Any, low: float, high: float) -> None:
+    """Labels at 1, 2 and 5 of each decade: an axis never has only one of them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    parts = (1.0,) if high > 300 * low else (1.0, 2.0, 5.0) if high > 4 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    axis.yaxis.set_major_locator(LogLocator(base=10, subs=parts, numticks=40))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -1,4 +1,4 @@
-"""diffusers' own schedulers on our denoisers: same network, same starting noise, same budget, counted the same way.
+"""Other libraries' samplers on our denoisers: same network, same starting noise, same budget, counted the same way.
 
 A scheduler class works in one of three coordinates: VP's (the DPM family, UniPC, DDIM), sigma's (Euler, Heun: their
 `scale_model_input` divides by sqrt(1 + sigma^2)), or flow's. A model of ours meets it there:
@@ -19,6 +19,7 @@ import inspect
 import math
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,13 +27,14 @@ import torch
 
 from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
 from ..grid.named import make_grid, parse_grid
-from ..model.counting import counting
+from ..model.counting import counting, record
 from ..model.denoiser import require_finite
 from ..process.level import FLOW_FRAME, Level
 from ..process.schedule import Schedule
 from ..process.variance_preserving import DiscreteVP
 from ..run.noise import PRIOR, SampleNoise, sample_seeds
-from .suite import PEER
+from . import k_diffusion
+from .named import K_DIFFUSION, PEER
 
 TABLE = 1000
 SPACINGS = ("trailing", "leading", "linspace")
@@ -43,7 +45,7 @@ class PeerResult(NamedTuple):
     """What a peer made; x in the model's own coordinates, nfe counted.
 
     `seconds` is wall time from the call to the answer; `seconds_plan` the part before the first evaluation, building the
-    scheduler and setting its timesteps; `passes` how often the network was called.
+    scheduler and setting its timesteps; `passes` how often the network was called; `asked` the rows that were asked for.
     """
 
     x: torch.Tensor
@@ -53,6 +55,7 @@ class PeerResult(NamedTuple):
     deterministic: bool
     seconds_plan: float = 0.0
     passes: int = 0
+    asked: int = 0
 
 
 def peer_class(name: str) -> Any:
@@ -70,8 +73,18 @@ def peer_class(name: str) -> Any:
     return getattr(importlib.import_module("diffusers"), wanted)
 
 
+def peer_digest(name: str) -> str:
+    """What tells this version of a peer apart: the version of its library, its source, and how it is driven here."""
+    from .key import module_digest
+
+    cls = k_diffusion.k_function(name) if name.startswith(K_DIFFUSION) else peer_class(name)
+    return f"{version(cls.__module__.partition('.')[0])} {module_digest(cls.__module__)} {module_digest(__name__)}"
+
+
 def check_peer(name: str, options: Mapping[str, Any]) -> None:
     """Raises UnknownNameError or OptionError where the class, or an option of its config, does not exist."""
+    if name.startswith(K_DIFFUSION):
+        return k_diffusion.check_options(name, options)
     known = config_keys(peer_class(name))
     for key in options:
         if key not in known:
@@ -86,6 +99,8 @@ def config_keys(cls: Any) -> dict[str, Any]:
 
 def default_peer_grid(name: str, schedule: Schedule) -> str:
     """What a peer runs on where nobody chose: trailing (where all classes agree), flow, or Karras for VE."""
+    if name.startswith(K_DIFFUSION):
+        return k_diffusion.default_grid(schedule)
     if schedule.frame == FLOW_FRAME:
         return "flow"
     offered = _offered(peer_class(name))
@@ -210,11 +225,11 @@ def run_peer(
     denoiser: Any, name: str, nfe: int, num_samples: int | None = None, seed: int | list[int] = 0, grid: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> PeerResult:  # fmt: skip
-    """Sample a denoiser with a scheduler class of diffusers.
+    """Sample a denoiser with a scheduler class of diffusers, or a sampler of k-diffusion.
 
     Args:
         denoiser: With `schedule` and `shape`.
-        name: "diffusers:ClassName".
+        name: "diffusers:ClassName", or "k-diffusion:sample_name" (on any grid).
         nfe: Ceiling on network evaluations.
         num_samples, seed: As for `sk.sample`: the starting noise is the same.
         grid: trailing, leading, linspace, karras or log-snr (what the class has); for flow models "flow", or any grid where
@@ -228,10 +243,15 @@ def run_peer(
     began = time.perf_counter()
     schedule = denoiser.schedule
     grid = grid or default_peer_grid(name, schedule)
+    seeds = sample_seeds(seed, num_samples if num_samples is not None else len(seed))  # type: ignore[arg-type]
+    if name.startswith(K_DIFFUSION):
+        x, rows, seconds, inside, planned, passes, asked, deterministic = k_diffusion.run(
+            denoiser, name, nfe, seeds, grid, options or {}
+        )
+        return PeerResult(x, rows / len(x), seconds, inside, deterministic, planned, passes, asked)
     scheduler = build_peer(name, schedule, grid, options or {})
     set_budget(scheduler, nfe, schedule, grid)
     planned = time.perf_counter() - began
-    seeds = sample_seeds(seed, num_samples if num_samples is not None else len(seed))  # type: ignore[arg-type]
     noise = SampleNoise(seeds, denoiser.shape, torch.float32, getattr(denoiser, "device", "cpu"))
     levels = peer_levels(scheduler, schedule)
     generator = torch.Generator().manual_seed(seeds[0] % 2**63)
@@ -239,24 +259,24 @@ def run_peer(
     extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
 
     with torch.no_grad(), counting() as count:
-        model_seconds = 0.0
+        model_seconds, wanted = 0.0, 0
         x = _start(scheduler, schedule, noise, levels[0])
         for i, t in enumerate(scheduler.timesteps):
             level = levels[i]
             own = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             root = 1.0 if schedule.frame == FLOW_FRAME else math.hypot(1.0, float(level))  # VP coordinates to the frame
-            asked, rows = time.perf_counter(), count.rows
+            began_call, rows_before = time.perf_counter(), count.rows
             denoised = denoiser(own * root, level)
-            model_seconds += time.perf_counter() - asked
-            if count.rows == rows:  # a denoiser that is no network of ours: one pass
-                count.rows += len(x)
-                count.passes += 1
+            model_seconds += time.perf_counter() - began_call
+            wanted += len(x)
+            if count.rows == rows_before and not getattr(denoiser, "may_skip", False):  # no network of ours: one pass
+                record(len(x))
             require_finite(denoised, i, level)
             # eps = (x - D) / s in the sigma frame, and the velocity eps - x_0 = (x - D) / s in the flow frame
             x = scheduler.step((own * root - denoised) / float(level), t, x, return_dict=False, **extra)[0]
     seconds = time.perf_counter() - began
     stochastic = bool((generator.get_state() != before).any())
-    return PeerResult(x, count.rows / len(x), seconds, model_seconds, not stochastic, planned, count.passes)
+    return PeerResult(x, count.rows / len(x), seconds, model_seconds, not stochastic, planned, count.passes, wanted)
 
 
 def _start(scheduler: Any, schedule: Schedule, noise: SampleNoise, first: Level) -> torch.Tensor:

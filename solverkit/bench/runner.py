@@ -1,4 +1,4 @@
-"""Run a suite: cell by cell through `sk.sample` or a peer, each to one result row that is stored at once.
+"""Run a suite cell by cell; each row is stored as soon as it is made, and what is stored is not run again.
 
 A cell that fails is a row with status "failed: reason", and the run goes on.
 """
@@ -6,29 +6,29 @@ A cell that fails is a row with status "failed: reason", and the run goes on.
 from __future__ import annotations
 
 import json
-import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-
-from ..errors import OptionError, SolverKitError
 from ..grid.named import parse_grid
-from ..plan.trace import trace
-from ..registry.catalogue import metrics as metric_cards
 from ..registry.registry import registry, resolve
-from ..run.choose import choose_grid, default_grid
-from ..run.noise import sample_seeds
-from ..run.sampling import sample
-from .metrics import Run
-from .peers import check_peer, default_peer_grid, run_peer
-from .reference import Reference, reference_cost
-from .store import Row, append, provenance, require_writable
+from .caching import made_rule
+from .cell import SHOWN, run_cell
+from .key import cell_key
+from .metrics import DEFAULT
+from .named import IN_FILE, find_sampler, is_peer
+from .outcome import Outcome, grid_of, make_block
+from .peers import check_peer
+from .reference import reference_cost
+from .run_store import RunStore, encoded
+from .store import DATABASE, LINES, Row, require_writable, write_lines
 from .subject import Subject, open_subject
-from .suite import PEER, Cell, Suite
+from .suite import NO_CACHE, Cell, Suite
+
+__all__ = ["Progress", "check_suite", "run_cell", "run_suite"]
+
+POLL = 0.2  # seconds between looks at cells that another process works on
 
 
 class Progress(NamedTuple):
@@ -41,26 +41,24 @@ class Progress(NamedTuple):
     cells: int
 
 
-class Outcome(NamedTuple):
-    """What a cell made, from our sampler or a peer."""
-
-    x: torch.Tensor
-    nfe: float
-    seconds: float
-    seconds_model: float
-    seconds_plan: float
-    passes: int
-    deterministic: bool
-    reports: dict[str, Any]
+Watch = Callable[[Progress], None]
+Make = Callable[..., Outcome]
 
 
-def run_suite(suite: Suite, path: Path | None = None, watch: Callable[[Progress], None] | None = None) -> Iterator[Row]:
-    """Run every cell; each row is appended to `path` before it is yielded.
+def run_suite(
+    suite: Suite, path: Path | None = None, watch: Watch | None = None, *, timeout: float | None = None,
+    retry_failed: bool = False, make: Make = make_block,
+) -> Iterator[Row]:  # fmt: skip
+    """Run every cell; each row is stored before it is yielded, and rows that are stored already are yielded as they are.
 
     Args:
         suite: What to run. Names and options are checked before anything is computed.
-        path: Of the JSONL file; None stores nothing.
+        path: A run.sqlite; or a .jsonl file, which becomes an export of the .sqlite beside it when the run ends. None
+            stores nothing.
         watch: Told where the run stands.
+        timeout: Seconds after which a cell has failed.
+        retry_failed: Run cells again that failed before.
+        make: make(cell, subject, given) -> what a cell makes; another engine has its own.
 
     Raises:
         UnknownNameError, OptionError: names or options of the suite that do not exist.
@@ -69,51 +67,149 @@ def run_suite(suite: Suite, path: Path | None = None, watch: Callable[[Progress]
     """
     cells = list(suite.cells())
     check_suite(suite, cells)
-    if path is not None:
+    if path is None:
+        return _Runner(suite, cells, None, watch, timeout, make).rows(retry_failed)
+    if path.suffix == Path(LINES).suffix:
         require_writable(path)
-    return _run(suite, cells, path, watch)
+    return _stored(suite, cells, path, watch, timeout, make, retry_failed)
 
 
-def _run(suite: Suite, cells: list[Cell], path: Path | None, watch: Callable[[Progress], None] | None) -> Iterator[Row]:
-    say = watch or (lambda progress: None)
-    subjects: dict[str, Subject] = {}
-    for entry in suite.models:
-        say(Progress(f"loading {entry.name}", 0.0, 1.0, 0, len(cells)))
-        subjects[entry.name] = open_subject(entry)
-    wanted = list(suite.metrics) or list(metric_cards())
-    needs_reference = "ode_error" in wanted or "reference_error" in wanted
-    for subject in subjects.values():
-        if needs_reference:
-            subject.find_reference(suite.seed)
-    guess = _Guess(subjects, cells, needs_reference)
-    for i, cell in enumerate(cells):
-        subject = subjects[cell.model.name]
-        if needs_reference and subject.reference is None:
-            _solve(subject, suite.seed, guess, say, i, len(cells))
-        say(Progress(cell.label, guess.done, guess.total, i, len(cells)))
-        row = run_cell(cell, subject, suite.seed, wanted)
-        guess.done += guess.cost(cell)
-        if path is not None:
-            append(path, row)
-        say(Progress(cell.label, guess.done, guess.total, i + 1, len(cells)))
-        yield row
+def _stored(
+    suite: Suite, cells: list[Cell], path: Path, watch: Watch | None, timeout: float | None, make: Make, retry: bool
+) -> Iterator[Row]:
+    lines = path if path.suffix == Path(LINES).suffix else None
+    with RunStore(path if lines is None else path.with_suffix(Path(DATABASE).suffix)) as store:
+        try:
+            yield from _Runner(suite, cells, store, watch, timeout, make).rows(retry)
+        finally:
+            if lines is not None and (rows := store.rows()):
+                write_lines(lines, rows)
 
 
 def check_suite(suite: Suite, cells: list[Cell]) -> None:
-    """Raises UnknownNameError or OptionError for a model, sampler, grid, metric or option that does not exist."""
+    """Raises UnknownNameError or OptionError for a model, sampler, grid, metric, cache or option that does not exist."""
     for name in suite.metrics:
         registry().get("metrics", name)
-    for cell in {(c.sampler, c.grid, json.dumps(c.options, sort_keys=True)): c for c in cells}.values():
-        if cell.sampler.startswith(PEER):
+    for cache in {cell.cache for cell in cells} - {NO_CACHE}:
+        made_rule(cache)
+    for cell in {(c.sampler, c.grid, json.dumps(c.options, sort_keys=True, default=str)): c for c in cells}.values():
+        if is_peer(cell.sampler):
             check_peer(cell.sampler, cell.options)
             continue
-        card = resolve(cell.sampler)
+        card = find_sampler(cell.sampler, suite.given)
         card.check(cell.options, partial=card.prepare is not None)
         if cell.grid is not None:
             parse_grid(cell.grid)
     for sampler in suite.options:
-        if sampler not in {c.sampler for c in cells} and not sampler.startswith(PEER):
+        if sampler not in {c.sampler for c in cells} and not is_peer(sampler) and not IN_FILE.fullmatch(sampler):
             resolve(sampler)
+
+
+class _Runner:
+    """One process's part of a run."""
+
+    def __init__(
+        self, suite: Suite, cells: list[Cell], store: RunStore | None, watch: Watch | None, timeout: float | None,
+        make: Make,
+    ) -> None:  # fmt: skip
+        self.suite, self.cells, self.store, self.timeout, self.make = suite, cells, store, timeout, make
+        self.say = watch or (lambda progress: None)
+        self.wanted: Sequence[str] = list(suite.metrics) or list(DEFAULT)
+        self.needs_reference = any(name.startswith(("ode_", "reference")) for name in self.wanted)
+        self.subjects: dict[str, Subject] = {}
+
+    def rows(self, retry_failed: bool) -> Iterator[Row]:
+        """The row of each cell, as it is made; those that another process makes come last."""
+        for entry in self.suite.models:
+            self.say(Progress(f"loading {entry.name}", 0.0, 1.0, 0, len(self.cells)))
+            self.subjects[entry.name] = open_subject(entry, self.suite.given)
+        if self.store is None:
+            yield from self._run([(cell, None) for cell in self.cells])
+            return
+        keyed = [(cell, self._key(cell)) for cell in self.cells]
+        keyed = list({key: (cell, key) for cell, key in keyed}.values())  # two spellings of one cell are one row
+        self.store.plan([key for _, key in keyed])
+        unknown = [key for cell, key in keyed if self.subjects[cell.model.name].fingerprint is None]
+        stored = {key: self.store.finished(key) for _, key in keyed}
+        failed = [key for key, row in stored.items() if row is not None and row["status"] != "ok" and retry_failed]
+        self.store.forget([*unknown, *failed])
+        fresh = {key for key in stored if stored[key] is None} | {*unknown, *failed}
+        for _, key in keyed:
+            if key not in fresh:
+                yield stored[key]  # type: ignore[misc]
+        yield from self._run([(cell, key) for cell, key in keyed if key in fresh])
+
+    def _run(self, waiting: Sequence[tuple[Cell, str | None]]) -> Iterator[Row]:
+        names = {cell.model.name for cell, _ in waiting}
+        for name in names:
+            self.subjects[name].warm_up()
+        guess = _Guess({name: self.subjects[name] for name in names}, [c for c, _ in waiting], self.needs_reference)
+        total, done = len(self.cells), len(self.cells) - len(waiting)
+        queue = list(waiting)
+        while queue:
+            left: list[tuple[Cell, str | None]] = []
+            for cell, key in queue:
+                if key is not None and self.store is not None and not self.store.claim(key):
+                    if (row := self.store.finished(key)) is None:
+                        left.append((cell, key))  # another process works on it
+                        continue
+                else:
+                    row = self._measure(cell, key, guess, done)
+                done += 1
+                guess.done += guess.cost(cell)
+                self.say(Progress(cell.label, guess.done, guess.total, done, total))
+                yield row
+            if len(left) == len(queue):
+                self.say(Progress("waiting for another process", guess.done, guess.total, done, total))
+                time.sleep(POLL)
+            queue = left
+
+    def _measure(self, cell: Cell, key: str | None, guess: _Guess, done: int) -> Row:
+        subject = self.subjects[cell.model.name]
+        try:
+            if self.needs_reference and subject.find_reference(cell.seed) is None:
+                self._solve(subject, cell.seed, guess, done)
+            self.say(Progress(cell.label, guess.done, guess.total, done, len(self.cells)))
+            row, shown = run_cell(
+                cell, subject, self.wanted, self.suite.given, self.timeout, self.make, asked=bool(self.suite.metrics)
+            )
+            row["key"] = key
+            if self.store is not None and key is not None:
+                picture = None if shown is None else encoded({"x": shown.float()})
+                self.store.finish(key, row, picture)
+                self._keep_reference(subject, cell)
+        except BaseException:
+            if self.store is not None and key is not None:
+                self.store.release(key)
+            raise
+        return row
+
+    def _keep_reference(self, subject: Subject, cell: Cell) -> None:
+        """The converged samples that the report shows beside those of the cells."""
+        name = f"converged {subject.fingerprint} {cell.seed}"
+        found = subject.references.get(cell.seed)
+        if found is not None and self.store is not None and name not in subject.kept:
+            self.store.add_picture(name, encoded({"x": found.x[:SHOWN].float()}))
+            subject.kept.add(name)
+
+    def _key(self, cell: Cell) -> str:
+        subject = self.subjects[cell.model.name]
+        try:
+            grid = grid_of(cell, subject, self.suite.given)
+        except Exception:  # told when the cell runs
+            grid = "unknown"
+        return cell_key(cell, subject, grid, self.wanted, self.suite.given)
+
+    def _solve(self, subject: Subject, seed: int, guess: _Guess, cell: int) -> None:
+        end = guess.done + guess.reference_cost(subject)
+
+        def tick() -> None:
+            guess.done = min(end, guess.done + subject.seconds)
+            label = f"{subject.entry.name} converged solution"
+            self.say(Progress(label, guess.done, guess.total, cell, len(self.cells)))
+
+        subject.reference(seed, tick)
+        guess.done = end
 
 
 class _Guess:
@@ -123,155 +219,17 @@ class _Guess:
         self.subjects, self.done = subjects, 0.0
         self.total = sum(self.cost(cell) for cell in cells)
         if needs_reference:
-            self.total += sum(self.reference_cost(s) for s in subjects.values() if s.reference is None)
+            seeds = {(cell.model.name, cell.seed) for cell in cells}
+            self.total += sum(
+                self.reference_cost(subjects[name]) for name, seed in seeds if subjects[name].find_reference(seed) is None
+            )
 
     def cost(self, cell: Cell) -> float:
+        """Seconds of a cell."""
         subject = self.subjects[cell.model.name]
         return cell.nfe * subject.batches * subject.seconds
 
     def reference_cost(self, subject: Subject) -> float:
+        """Seconds of a converged solution."""
         return reference_cost(subject.entry.reference_steps) * subject.batches * subject.seconds
 
-
-def _solve(subject: Subject, seed: int, guess: _Guess, say: Callable[[Progress], None], cell: int, cells: int) -> None:
-    entry, end = subject.entry, guess.done + guess.reference_cost(subject)
-
-    def tick() -> None:
-        guess.done = min(end, guess.done + subject.seconds)
-        say(Progress(f"{entry.name} converged solution", guess.done, guess.total, cell, cells))
-
-    subject.compute_reference(seed, tick)
-    guess.done = end
-
-
-def run_cell(cell: Cell, subject: Subject, seed: int, wanted: list[str]) -> Row:
-    """Measure one cell: its row, whatever happens."""
-    entry = cell.model
-    row: Row = {
-        "model": entry.name,
-        "model_fingerprint": subject.fingerprint,
-        "sampler": cell.sampler,
-        "options": cell.options,
-        "grid": cell.grid,
-        "budget": cell.nfe,
-        "nfe": None,
-        "passes": None,
-        "num_samples": entry.num_samples,
-        "seed": seed,
-        **dict.fromkeys(wanted),
-        "reports": {},
-        "remarks": [],
-        "seconds_total": None,
-        "seconds_model": None,
-        "seconds_plan": None,
-        "seconds_solver": None,
-        "peak_memory_bytes": None,
-        "status": "ok",
-        **provenance(),
-    }
-    try:
-        row["grid"] = cell.grid or _own_grid(cell, subject)
-        _reset_peak()
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            outcome = _sample(cell, subject, seed)
-        row.update(
-            nfe=outcome.nfe,
-            passes=outcome.passes,
-            reports=outcome.reports,
-            remarks=list(dict.fromkeys(str(w.message) for w in said if issubclass(w.category, UserWarning))),
-            seconds_total=outcome.seconds,
-            seconds_model=outcome.seconds_model,
-            seconds_plan=outcome.seconds_plan,
-            seconds_solver=outcome.seconds - outcome.seconds_model - outcome.seconds_plan,
-            peak_memory_bytes=_peak_bytes(),
-        )
-        run = Run(entry.name, subject.denoiser, outcome.x, outcome.deterministic, lambda: _require(subject.reference))
-        for name in wanted:
-            row[name] = _finite(metric_cards()[name].fn(run), name)
-    except Exception as error:  # one broken cell must not cost the others
-        kind = "" if isinstance(error, SolverKitError) else f"{type(error).__name__}: "
-        row["status"] = "failed: " + " ".join(f"{kind}{error}".split())[:500]
-    return row
-
-
-def _own_grid(cell: Cell, subject: Subject) -> str:
-    schedule = subject.denoiser.schedule
-    if cell.sampler.startswith(PEER):
-        return default_peer_grid(cell.sampler, schedule)
-    return default_grid(resolve(cell.sampler), schedule)
-
-
-def _sample(cell: Cell, subject: Subject, seed: int) -> Outcome:
-    """All samples of a cell, from the same starting noise for every cell; the wall time is that of a user's call."""
-    entry, denoiser = subject.entry, subject.denoiser
-    grid = cell.grid or _own_grid(cell, subject)
-    if cell.sampler.startswith(PEER):
-        return _sample_peer(cell, subject, seed, grid)
-    start = time.perf_counter()
-    made = sample(
-        denoiser, cell.sampler, nfe=cell.nfe, num_samples=entry.num_samples, seed=seed, grid=grid,
-        batch_size=subject.batch_size, **cell.options,
-    )  # fmt: skip
-    seconds = time.perf_counter() - start
-    return Outcome(
-        made.x, made.nfe, seconds, made.seconds_model, made.seconds_plan, made.passes, _draws_nothing(cell, denoiser, grid),
-        {name: value if isinstance(value, str) else _speakable(value) for name, value in made.reports.items()},
-    )  # fmt: skip
-
-
-def _sample_peer(cell: Cell, subject: Subject, seed: int, grid: str) -> Outcome:
-    seeds, size = sample_seeds(seed, subject.entry.num_samples), subject.batch_size
-    start = time.perf_counter()
-    parts = [
-        run_peer(subject.denoiser, cell.sampler, cell.nfe, seed=seeds[a : a + size], grid=grid, options=cell.options)
-        for a in range(0, len(seeds), size)
-    ]
-    seconds = time.perf_counter() - start
-    return Outcome(
-        torch.cat([part.x for part in parts]), sum(part.nfe * len(part.x) for part in parts) / len(seeds), seconds,
-        sum(part.seconds_model for part in parts), sum(part.seconds_plan for part in parts),
-        sum(part.passes for part in parts), all(part.deterministic for part in parts), {},
-    )  # fmt: skip
-
-
-def _draws_nothing(cell: Cell, denoiser: Any, grid: str) -> bool:
-    """Whether the sampler drew no noise on this grid; told by its plan, after the run, so that no run is planned twice."""
-    card = resolve(cell.sampler)
-    if not card.traceable:
-        return card.order is not None  # stochastic methods declare none
-    options = card.prepared(denoiser, cell.options)
-    return trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options).draws == 0
-
-
-def _speakable(value: float) -> float | str:
-    return value if abs(value) < float("inf") else str(value)  # JSON has no NaN
-
-
-def _require(reference: Reference | None) -> Reference:
-    if reference is None:
-        raise OptionError("this run has no converged solution to compare with.")
-    return reference
-
-
-def _finite(value: float | None, name: str) -> float | None:
-    if value is not None and not abs(value) < float("inf"):
-        raise OptionError(f"the metric {name} is {value}: the samples have diverged.")
-    return value
-
-
-def _reset_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_bytes() -> int | None:
-    """Largest memory: of tensors on the GPU, else resident size of the process since it began."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,27 +1,32 @@
-"""Result rows: one JSON object a line, appended as they come, and where they were measured."""
+"""Result rows as files that people exchange: JSON lines, CSV, Parquet. What a run itself writes is `run_store`."""
 
 from __future__ import annotations
 
-import functools
+import csv
+import io
 import json
 import os
-import platform
-import subprocess
-from collections.abc import Iterable
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import BenchError, LoadError
+from ..errors import BenchError, LoadError, OptionError
 from ..files.regular_file import require_file
+from .provenance import provenance
+
+__all__ = [
+    "CELL_KEYS", "DATABASE", "LINES", "Row", "append", "as_lines", "latest", "provenance", "read", "require_writable",
+    "write_csv", "write_lines", "write_parquet", "written",
+]  # fmt: skip
 
 Row = dict[str, Any]
 CELL_KEYS = ("model", "model_fingerprint", "sampler", "options", "grid", "budget", "num_samples", "seed")
+DATABASE, LINES = "run.sqlite", "results.jsonl"
 
 
 def require_writable(path: Path) -> None:
-    """Open a file of rows for appending (it is made where it is not there), before anything costly is done.
+    """Open a file for appending (it is made where it is not there), before anything costly is done.
 
     Raises:
         BenchError: it cannot be written.
@@ -40,18 +45,17 @@ def require_writable(path: Path) -> None:
 
 
 def append(path: Path, row: Row) -> None:
-    """Append one row and flush it, so that what was measured survives an interruption.
+    """Append one row to a file of JSON lines.
 
     Raises:
         BenchError: the file cannot be written.
     """
-    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             if file.tell() and _last_byte(file) != b"\n":  # an earlier run was cut off in the middle of a line
                 file.write(b"\n")
-            file.write(line.encode() + b"\n")
+            file.write(as_line(row))
             file.flush()
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror or error}.") from None
@@ -62,12 +66,31 @@ def _last_byte(file: Any) -> bytes:
     return bytes(file.read(1))
 
 
+def as_line(row: Row) -> bytes:
+    """One row as a line of JSON."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def as_lines(rows: Iterable[Row]) -> bytes:
+    """Rows as lines of JSON."""
+    return b"".join(map(as_line, rows))
+
+
 def read(path: Path) -> list[Row]:
-    """The rows of a file. Lines that were cut off (a run was killed while writing) are left out.
+    """The rows of a run: a folder that `solverkit bench` wrote, its database, or a file of JSON lines.
+
+    Lines that were cut off (a run was killed while writing) are left out.
 
     Raises:
         BenchError: the file cannot be read, or holds no result row.
     """
+    if path.is_dir():
+        path = path / (DATABASE if (path / DATABASE).exists() else LINES)
+    if path.suffix == Path(DATABASE).suffix:
+        from .run_store import RunStore
+
+        with RunStore(path, readonly=True) as store:
+            return _require_rows(store.rows(), path, 0)
     try:
         lines = require_file(path).read_text(encoding="utf-8", errors="replace").split("\n")
     except LoadError as error:
@@ -84,72 +107,101 @@ def read(path: Path) -> list[Row]:
         if not isinstance(row, dict) or any(key not in row for key in (*CELL_KEYS, "status")):
             raise BenchError(f"{path} holds a line that is no result row of `solverkit bench`: {line[:80]}")
         rows.append(row)
+    return _require_rows(rows, path, broken)
+
+
+def _require_rows(rows: list[Row], path: Path, broken: int) -> list[Row]:
     if not rows:
         raise BenchError(f"{path} holds no result rows" + (f" ({broken} broken lines)." if broken else "."))
     return rows
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """One row a cell, the last that was measured, in the order of the first."""
+    """One row a cell and machine, the last that was measured, in the order of the first."""
     kept: dict[str, Row] = {}
     for row in rows:
-        kept[json.dumps([row[key] for key in CELL_KEYS], sort_keys=True)] = row
+        identity = [row.get("key") or [row[key] for key in CELL_KEYS], row.get("machine")]
+        kept[json.dumps(identity, sort_keys=True)] = row
     return list(kept.values())
 
 
-def provenance() -> Row:
-    """Versions, machine, threads and how they wait, commit and time, as columns of a row."""
-    import torch
+def write_lines(path: Path, rows: Iterable[Row]) -> None:
+    """Rows as JSON lines.
 
-    # threads that spin while they wait take the core from whoever computes: seconds depend on the policy
-    waits = {"threads": torch.get_num_threads(), "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "").lower() or None}
-    return {**_fixed_provenance(), **waits, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-
-
-@functools.lru_cache(maxsize=1)
-def _fixed_provenance() -> Row:
-    return {
-        "solverkit_version": _version("solverkit"),
-        "torch_version": _version("torch"),
-        "diffusers_version": _version("diffusers"),
-        "python_version": platform.python_version(),
-        "machine": _machine(),
-        "git_commit": _commit(),
-    }
+    Raises:
+        BenchError: the file cannot be written; what was there before still is.
+    """
+    written(path, lambda: as_lines(rows))
 
 
-def _version(package: str) -> str | None:
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Rows as a table of text: what is nested (options, intervals, values of single samples) as JSON.
+
+    Raises:
+        BenchError: the file cannot be written.
+    """
+
+    def content() -> bytes:
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns(rows), lineterminator="\n")
+        table.writeheader()
+        table.writerows(flat(rows))
+        return text.getvalue().encode()
+
+    written(path, content)
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    """Rows as Parquet, by pyarrow; nested columns as JSON.
+
+    Raises:
+        OptionError: pyarrow is not installed.
+        BenchError: the file cannot be written.
+    """
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise OptionError("Parquet is written by pyarrow: pip install 'solverkit[parquet]', or take --csv.") from None
+
+    def content() -> bytes:
+        sink = pyarrow.BufferOutputStream()
+        table = {name: [row.get(name) for row in flat(rows)] for name in columns(rows)}
+        parquet.write_table(pyarrow.table(table), sink)
+        return bytes(sink.getvalue())
+
+    written(path, content)
 
 
-def _machine() -> str:
-    """System, processor and threads; no host name, which is nobody's business."""
-    import torch
+def columns(rows: Iterable[Row]) -> list[str]:
+    """The names that appear in rows, in the order of the first appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
-    model = platform.machine()
+
+def flat(rows: Iterable[Row]) -> list[Row]:
+    """Rows whose nested columns are JSON."""
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
+
+
+def written(path: Path, content: Callable[[], bytes]) -> None:
+    """Write a file through a neighbour that is renamed: nobody sees half of it, and what was there stays on a full disk.
+
+    Raises:
+        BenchError: it cannot be written.
+    """
+    name = None
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), model)
-    except OSError:
-        pass
-    parts = [platform.system(), model, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this file belongs to; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        git = ["git", "-C", str(root)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".solverkit-", delete=False) as file:
+            name = file.name
+            file.write(content())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        raise BenchError(f"cannot write {path}: {error.strerror or error}.") from None

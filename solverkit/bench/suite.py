@@ -6,9 +6,13 @@ samplers = ["euler", "dpmpp-2m", "diffusers:UniPCMultistepScheduler"]
 grids = ["karras", "log-snr"]       # what grid = "best" sweeps
 grid = "best"                       # or one grid for all; leave it out to use the models' choices
 
+seeds = [0, 1]                      # or seed = 0
+caches = ["none", "frozen:every=2"] # rules that answer some evaluations from earlier ones (`caching`)
+
 [models.mnist]
 num_samples = 48
 grid = "karras"                     # where the next table names none
+data = "mnist.npz"                  # real samples, for metrics that compare with them
 
 [models.mnist.grids]
 euler = "time-uniform"              # one grid, or one for each entry of nfe
@@ -30,9 +34,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import BenchError, OptionError
+from .named import K_DIFFUSION, PEER, split_sampler
 
-PEER = "diffusers:"
+__all__ = ["BEST", "K_DIFFUSION", "NO_CACHE", "PEER", "Cell", "ExtraCells", "ModelEntry", "Suite", "short_name"]
+
 BEST = "best"
+NO_CACHE = "none"
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,14 @@ class ModelEntry:
     """One model of a suite.
 
     Attributes:
-        name: A registered model, a folder or a hub id.
+        name: A registered model, a folder, a hub id, or path.py:function.
         num_samples: How many samples each cell draws.
         grid: The grid where the suite names none for a sampler; None leaves it to the sampler.
         batch_size: Samples that are run at once; None: at most 512, fewer where samples are large.
         reference_steps: Steps of the converged solution that `ode_error` compares with.
         grids: sampler -> grid, or one grid for each entry of the suite's `nfe`.
         options: Of the model's loader.
+        data: A file of real samples (.npy, .npz, .safetensors), for metrics that compare with some.
     """
 
     name: str
@@ -56,22 +64,31 @@ class ModelEntry:
     reference_steps: int = 64
     grids: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    data: str | None = None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement: a sampler with its options, on a grid (None: its own choice), within a budget."""
+    """One measurement: a sampler with its options, on a grid (None: its own choice), within a budget, from one seed.
+
+    Attributes:
+        cache: The rule that answers some evaluations from earlier ones; "none" asks the network each time.
+    """
 
     model: ModelEntry
     sampler: str
     options: dict[str, Any]
     grid: str | None
     nfe: int
+    seed: int = 0
+    cache: str = NO_CACHE
 
     @property
     def label(self) -> str:
         """What is running, for people."""
-        parts = (self.model.name, short_name(self.sampler), self.grid or "", f"NFE {self.nfe}")
+        seed = f"seed {self.seed}" if self.seed else ""
+        cache = "" if self.cache == NO_CACHE else self.cache
+        parts = (short_name(self.model.name), short_name(self.sampler), cache, self.grid or "", f"NFE {self.nfe}", seed)
         return " ".join(filter(None, parts))
 
 
@@ -84,6 +101,7 @@ class ExtraCells:
     grid: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     nfe: tuple[int, ...] = ()
+    cache: str = NO_CACHE
 
 
 @dataclass(frozen=True)
@@ -92,25 +110,34 @@ class Suite:
 
     Attributes:
         name: Of the suite.
-        models, samplers, nfe: Their product is run; a sampler "diffusers:Class" is diffusers' own.
+        version: Of the suite; raised when what it measures changes.
+        models, samplers, nfe: Their product is run. A sampler may have options behind its name; "diffusers:Class" is
+            diffusers' own, "k-diffusion:sample_x" k-diffusion's, "path.py:function" anyone's.
         seed: All cells start from the noise of this seed.
+        seeds: Several of them; empty means `seed` alone.
         grid: One grid for all, "best" to sweep `grids`, or None for the choices of each model.
         grids: What "best" sweeps.
         options: sampler -> options.
-        metrics: Names; empty means all that are registered.
+        metrics: Names; empty means `metrics.DEFAULT`.
+        caches: Rules that answer some evaluations from earlier ones; "none" among them asks the network each time.
         extra: Cells beside the product.
+        given: Denoisers and samplers that stand behind names, where they are objects and not names.
     """
 
     name: str = "unnamed"
+    version: int = 1
     models: tuple[ModelEntry, ...] = ()
     samplers: tuple[str, ...] = ()
     nfe: tuple[int, ...] = (10,)
     seed: int = 0
+    seeds: tuple[int, ...] = ()
     grid: str | None = None
     grids: tuple[str, ...] = ("karras", "log-snr", "time-uniform")
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
+    caches: tuple[str, ...] = (NO_CACHE,)
     extra: tuple[ExtraCells, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, model by model.
@@ -121,17 +148,24 @@ class Suite:
         if not self.models or not (self.samplers or self.extra):
             raise BenchError(f"suite {self.name!r} has nothing to run: it needs models, and samplers or [[cells]].")
         for model in self.models:
-            for sampler in self.samplers:
-                options = self.options.get(sampler, {})
+            for seed in self.seeds or (self.seed,):
+                yield from self._of_model(model, seed)
+
+    def _of_model(self, model: ModelEntry, seed: int) -> Iterator[Cell]:
+        for spelled in self.samplers:
+            sampler, own = split_sampler(spelled)
+            options = {**self.options.get(sampler, {}), **(self.options.get(spelled, {}) if own else {}), **own}
+            for cache in self.caches:
                 for nfe in self.nfe:
                     for grid in self._grids(model, sampler, nfe, self.grid):
-                        yield Cell(model, sampler, options, grid, nfe)
-            for extra in self.extra:
-                if extra.model == model.name:
-                    options = {**self.options.get(extra.sampler, {}), **extra.options}
-                    for nfe in extra.nfe or self.nfe:
-                        for grid in self._grids(model, extra.sampler, nfe, extra.grid or self.grid):
-                            yield Cell(model, extra.sampler, options, grid, nfe)
+                        yield Cell(model, sampler, options, grid, nfe, seed, cache)
+        for extra in self.extra:
+            if extra.model == model.name:
+                sampler, own = split_sampler(extra.sampler)
+                options = {**self.options.get(sampler, {}), **own, **extra.options}
+                for nfe in extra.nfe or self.nfe:
+                    for grid in self._grids(model, sampler, nfe, extra.grid or self.grid):
+                        yield Cell(model, sampler, options, grid, nfe, seed, extra.cache)
 
     def _grids(self, model: ModelEntry, sampler: str, nfe: int, grid: str | None) -> tuple[str | None, ...]:
         if grid == BEST:
@@ -181,7 +215,7 @@ class Suite:
             added = dict(model_options)
             suite = replace(suite, models=tuple(replace(m, options={**m.options, **added}) for m in suite.models))
         if seed is not None:
-            suite = replace(suite, seed=seed)
+            suite = replace(suite, seed=seed, seeds=())
         return suite.checked()
 
     def checked(self) -> Suite:
@@ -196,8 +230,9 @@ class Suite:
             for name in ("num_samples", "batch_size", "reference_steps"):
                 if (value := getattr(model, name)) is not None:
                     _positive(f"{name} of {model.name!r}", value)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**63:
-            raise OptionError(f"seed must be an integer >= 0 and below 2^63, got {self.seed!r}.")
+        for seed in (self.seed, *self.seeds):
+            if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+                raise OptionError(f"seed must be an integer >= 0 and below 2^63, got {seed!r}.")
         for extra in self.extra:
             if extra.model not in {model.name for model in self.models}:
                 names = ", ".join(model.name for model in self.models)
@@ -205,11 +240,11 @@ class Suite:
         return self
 
 
-def short_name(sampler: str) -> str:
-    """A sampler's name for tables: diffusers' own without the tail that all of them share."""
-    if not sampler.startswith(PEER):
-        return sampler
-    return PEER + sampler[len(PEER) :].removesuffix("Scheduler")
+def short_name(name: str) -> str:
+    """A name for tables: diffusers' own without the tail that all of them share, a function without its file."""
+    if name.startswith(PEER):
+        return PEER + name[len(PEER) :].removesuffix("Scheduler")
+    return name.rpartition(".py:")[2]
 
 
 def _positive(name: str, value: Any) -> None:

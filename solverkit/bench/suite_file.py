@@ -63,16 +63,19 @@ def _find(name_or_path: str | Path) -> Path:
 
 def parse_suite(table: Mapping[str, Any], name: str = "unnamed") -> Suite:
     """A suite from a parsed TOML table; errors as in `load_suite`."""
-    keys = {f.name for f in fields(Suite)} - {"extra", "nfe_of_choices"} | {"cells"}
+    keys = {f.name for f in fields(Suite)} - {"extra", "nfe_of_choices", "given"} | {"cells"}
     _known(table, keys, "the suite")
     nfe = _list(table.get("nfe", [10]), int, "nfe")
     models = _table(table.get("models", {}), "models")
     suite = Suite(
         name=_value(table, "name", str, name),
+        version=_value(table, "version", int, 1),
         models=tuple(_model(key, _table(value, f"[models.{key}]"), nfe) for key, value in models.items()),
         samplers=_list(table.get("samplers", []), str, "samplers"),
         nfe=nfe,
         seed=_value(table, "seed", int, 0),
+        seeds=_list(table.get("seeds", []), int, "seeds"),
+        caches=_list(table.get("caches", list(Suite.caches)), str, "caches"),
         grid=_value(table, "grid", str, None),
         grids=_list(table.get("grids", list(Suite.grids)), str, "grids"),
         options={s: dict(_table(o, f"[options.{s}]")) for s, o in _table(table.get("options", {}), "options").items()},
@@ -88,7 +91,8 @@ def _model(name: str, table: Mapping[str, Any], nfe: tuple[int, ...]) -> ModelEn
     _known(table, {f.name for f in fields(ModelEntry)} - {"name"}, f"[{where}]")
     grids = _table(table.get("grids", {}), f"[{where}.grids]")
     choices = {sampler: _choice(choice, nfe, f"{where}.grids.{sampler}") for sampler, choice in grids.items()}
-    _value(table, "grid", str, None)
+    for key in ("grid", "data"):
+        _value(table, key, str, None)
     options = dict(_table(table.get("options", {}), f"[{where}.options]"))
     return ModelEntry(name, **{**table, "grids": choices, "options": options})
 

@@ -1,4 +1,4 @@
-"""`solverkit bench` and `solverkit report`: measure samplers, and show what was measured."""
+"""`solverkit bench`: measure samplers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import BenchError, OptionError
+from ..errors import BenchError, OptionError, UnknownNameError
 from . import parameters
-from .console import console, print_json, read_value, remark, settings, split_settings
+from .console import print_json, read_value, remark, settings, split_settings
 from .destination import require_folder, require_readable, require_writable
+from .report import DATABASE, FIGURE, LINES, show_rows
+from .run_progress import progress_of_run
 from .waiting import use_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..bench.runner import Progress
     from ..bench.suite import Suite
 
 OUT = Path("solverkit-bench")
 SUITE = typer.Option("default", "--suite", help="A bundled suite, a plugin's, or a TOML file.")
-MODELS = typer.Option([], "--model", "-m", help="Instead of the suite's; a,b or repeated.")
-SAMPLERS = typer.Option([], "--sampler", "-s", help="Instead of the suite's; diffusers:Class for diffusers' own.")
+MODELS = typer.Option([], "--model", "-m", help="Instead of the suite's; a,b or repeated; or path.py:function.")
+SAMPLERS = typer.Option(
+    [], "--sampler", "-s",
+    help="Instead of the suite's: name, unipc:order=2, diffusers:Class, k-diffusion:sample_x, path.py:function.",
+)  # fmt: skip
 GRIDS = typer.Option([], "--grid", "-g", help="One grid for all; several, or 'best': sweep them and report the best.")
 BUDGETS = typer.Option([], "--nfe", "-n", help="Network evaluations: 10, or 5,10,20.")
 SAMPLES = parameters.num_samples(None, "Samples of each cell.")
@@ -32,13 +34,17 @@ SEED = typer.Option(
     None, "--seed", min=0, max=parameters.LARGEST_SEED, help="Of the starting noise that all cells share."
 )
 PAIRS = typer.Option([], "--set", help="name=value for each sampler that has that option.")
-FOLDER = typer.Option(OUT, "--out", "-o", help="Folder of results.jsonl and report.png.")
+METRICS = typer.Option([], "--metric", help="Instead of the suite's; `solverkit metrics` lists them.")
+DATA = typer.Option(None, "--data", help="Real samples (.npy, .npz, .safetensors), for metrics that compare with some.")
+CACHES = typer.Option([], "--cache", help="Rules that skip evaluations: none, frozen:every=2, easycache, taylor.")
+TIMEOUT = typer.Option(None, "--timeout", min=0.001, help="Seconds after which a cell has failed.")
+RETRY = typer.Option(False, "--retry-failed", help="Run cells again that failed before.")
+ENGINE = typer.Option("local", "--engine", help="local, or ray: cells and blocks of samples as tasks (solverkit[ray]).")
+FOLDER = typer.Option(OUT, "--out", "-o", help="Folder of the run: run.sqlite, results.jsonl, report.png.")
 JSON = typer.Option(False, "--json", help="Print the rows as JSON.")
-FILES = typer.Argument(help="Folders of one or more runs (--out of bench), or their results.jsonl.")
-METRIC = typer.Option(None, "--metric", help="What to show; default: every metric that was measured.")
-PICTURE = typer.Option(None, "--out", "-o", help="Write the figure here (.png, .jpg, .pdf, .svg).")
-FIGURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
-ROWS, FIGURE = "results.jsonl", "report.png"
+CSV = typer.Option(None, "--csv", help="Write the rows here, too.")
+PARQUET = typer.Option(None, "--parquet", help="Write the rows here, too (solverkit[parquet]).")
+ENGINES = ("local", "ray")
 
 
 def bench(
@@ -50,23 +56,39 @@ def bench(
     num_samples: int | None = SAMPLES,
     seed: int | None = SEED,
     pairs: list[str] = PAIRS,
+    metrics: list[str] = METRICS,
+    data: Path | None = DATA,
+    caches: list[str] = CACHES,
+    timeout: float | None = TIMEOUT,
+    retry_failed: bool = RETRY,
     label: int | None = parameters.LABEL,
     device: str | None = parameters.DEVICE,
     dtype: str | None = parameters.DTYPE,
     batch: int | None = parameters.BATCH,
     threads: int | None = parameters.THREADS,
+    engine: str = ENGINE,
     out: Path = FOLDER,
     as_json: bool = JSON,
+    csv: Path | None = CSV,
+    parquet: Path | None = PARQUET,
 ) -> None:
-    """Measure samplers on pretrained networks: error against network evaluations; without arguments, in 3 minutes."""
+    """Measure samplers on pretrained networks: error against network evaluations; without arguments, in 3 minutes.
+
+    The same command goes on where it was stopped.
+    """
     require_folder(out)
-    require_writable(file := out / ROWS)
-    require_writable(out / FIGURE)
+    for path in (out / DATABASE, out / LINES, out / FIGURE, csv, parquet):
+        if path is not None:
+            require_writable(path)
     if Path(suite).suffix == ".toml":
         require_readable(Path(suite), folder=False)
+    if data is not None:
+        require_readable(data, folder=False)
+    if engine not in ENGINES:
+        raise UnknownNameError("engine", engine, ENGINES)
     with ExitStack() as stack:
         # the bar appears before torch is imported: nobody should wonder whether anything happens
-        watch = None if settings.quiet or as_json else _progress_bar(stack)
+        watch = None if settings.quiet or as_json else progress_of_run(stack)
         use_threads(threads)
         from ..bench.runner import run_suite
         from ..bench.suite_file import load_suite
@@ -78,84 +100,59 @@ def bench(
         plan = plan.override(_split(models), _split(samplers), _split(grids), _budgets(budgets), num_samples, seed)
         plan = _with_options(plan, pairs)
         plan = _on_machine(plan, label, device, dtype, batch)
+        plan = _judged(plan, _split(metrics), data, _split(caches))
         rows, interrupted = [], False
         try:
-            for row in run_suite(plan, file, watch):
+            for row in run_suite(plan, out / DATABASE, watch, timeout=timeout, retry_failed=retry_failed):
                 rows.append(row)
         except KeyboardInterrupt:
             interrupted = True
+    rows, news = _kept(rows, out, csv, parquet)
     if as_json:
         print_json(rows)
     elif rows:
-        _show(rows, out / FIGURE, None)
-        print(f"results: {file}\nreport:  {out / FIGURE}")
+        show_rows(rows, out / FIGURE if news else None, None)
+        print(f"results: {out / LINES}\nreport:  {out / FIGURE}")
     if interrupted:
-        remark(f"interrupted after {len(rows)} cells" + (f"; their rows are in {file}." if rows else "."))
+        kept = f"; their rows are in {out}, the same command goes on." if rows else "."
+        remark(f"interrupted after {len(rows)} cells{kept}")
         raise typer.Exit(130)
     if any(row["status"] != "ok" for row in rows):
         raise typer.Exit(1)
 
 
-def report(
-    files: list[Path] = FILES, metric: str | None = METRIC, out: Path | None = PICTURE, as_json: bool = JSON
-) -> None:
-    """Show stored results again: tables on screen, and the figure where --out says."""
-    paths = [path / ROWS if path.is_dir() else path for path in files]
-    for path in paths:
-        require_readable(path, folder=False)
-    if out is not None:
-        require_writable(out, FIGURES)
-    from ..bench.store import latest, read
+def _kept(
+    rows: list[dict[str, Any]], out: Path, csv: Path | None, parquet: Path | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of this command in the order of the suite, after the run's exports were written; and whether its figure
+    is to be drawn: not where it was drawn of the same rows."""
+    if not rows:
+        return rows, False
+    from ..bench.store import as_lines, read, write_csv, write_lines, write_parquet
 
-    rows = latest(row for path in paths for row in read(path))
-    if as_json:
-        return print_json(rows)
-    _show(rows, out, metric)
-    if out is not None:
-        print(f"report:  {out}")
-
-
-def _show(rows: list[dict[str, Any]], picture: Path | None, metric: str | None) -> None:
-    from ..bench.report import make_panels, make_table, metric_names, write_figure
-
-    screen = console()
-    names: list[str | None] = [metric] if metric is not None else [*metric_names(rows)] or [None]
-    for i, name in enumerate(names):
-        panels = [panel for panel in make_panels(rows, name) if i == 0 or any(panel.rows.values())]
-        for panel in panels:
-            screen.print(make_table(panel))
-            if panel.warning:
-                screen.print(f"Warning: {panel.warning}", style="yellow")
-            for failure in panel.failures if i == 0 else ():
-                screen.print(failure, style="red", markup=False)
-        if i == 0 and picture is not None:
-            write_figure(panels, picture)
+    stored = read(out)
+    keys = {row["key"] for row in rows}
+    ordered = [row for row in stored if row["key"] in keys and row["machine"] == rows[0]["machine"]]
+    lines, figure = out / LINES, out / FIGURE
+    same = len(ordered) == len(stored) and lines.exists() and lines.read_bytes() == as_lines(stored)
+    if not same:
+        write_lines(lines, stored)
+    if csv is not None:
+        write_csv(csv, ordered)
+    if parquet is not None:
+        write_parquet(parquet, ordered)
+    return ordered, not (same and figure.exists() and figure.stat().st_size)
 
 
-def _progress_bar(stack: ExitStack) -> Callable[[Progress], None]:
-    from rich import progress as bars
-    from rich.console import Console
-
-    columns = (
-        bars.TextColumn("{task.fields[cells]}"),
-        bars.BarColumn(bar_width=14),
-        bars.TimeRemainingColumn(),
-        bars.TextColumn("left, now {task.description}"),
-    )
-    screen = Console(stderr=True)
-    hidden = not screen.is_terminal
-    bar = stack.enter_context(
-        bars.Progress(*columns, console=screen, transient=True, speed_estimate_period=60, disable=hidden)
-    )
-    task = bar.add_task("starting", total=None, cells="")
-
-    def watch(progress: Progress) -> None:
-        bar.update(
-            task, description=progress.label, completed=progress.done, total=progress.total,
-            cells=f"{progress.cell}/{progress.cells}",
-        )  # fmt: skip
-
-    return watch
+def _judged(suite: Suite, metrics: list[str], data: Path | None, caches: list[str]) -> Suite:
+    """The suite with other metrics, data and caching rules."""
+    if metrics:
+        suite = replace(suite, metrics=tuple(metrics))
+    if caches:
+        suite = replace(suite, caches=tuple(caches))
+    if data is not None:
+        suite = replace(suite, models=tuple(replace(entry, data=str(data)) for entry in suite.models))
+    return suite
 
 
 def _split(texts: list[str]) -> list[str]:
@@ -202,20 +199,22 @@ def _with_options(suite: Suite, pairs: list[str]) -> Suite:
     Raises:
         OptionError: no sampler of the run has it.
     """
+    from ..bench.named import PEER, find_sampler, is_peer, split_sampler
     from ..bench.peers import config_keys, peer_class
-    from ..bench.suite import PEER
-    from ..registry.registry import resolve
 
     texts = split_settings(pairs)
-    samplers = list(dict.fromkeys([*suite.samplers, *(extra.sampler for extra in suite.extra)]))
+    spelled = [*suite.samplers, *(extra.sampler for extra in suite.extra)]
+    samplers = list(dict.fromkeys(split_sampler(name)[0] for name in spelled))
     options = {sampler: dict(suite.options.get(sampler, {})) for sampler in {*samplers, *suite.options}}
     for name, text in texts.items():
         having = 0
         for sampler in samplers:
             if sampler.startswith(PEER):
                 known = dict.fromkeys(config_keys(peer_class(sampler)), Any)
+            elif is_peer(sampler):
+                known = {}
             else:
-                card = resolve(sampler)
+                card = find_sampler(sampler, suite.given)
                 known = {k: card.hints.get(k, Any) for k in card.options}
             if name in known:
                 having += 1

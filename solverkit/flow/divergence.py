@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from ..errors import DenoiserError, OptionError
+from ..model.counting import record_product
 from ..process.level import Level
 from ..run.noise import PROBE, SampleNoise
 from .precision import column, precise
@@ -104,10 +105,12 @@ def _measured(
             flat, diagonal = denoised.flatten(1), []
             for i in range(flat.shape[1]):
                 (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=i + 1 < flat.shape[1])
+                record_product()
                 diagonal.append(row.flatten(1)[:, i])
             traces.append(precise(torch.stack(diagonal, 1)).sum(1))
         else:
             for k, v in enumerate(probes):
                 (pulled,) = torch.autograd.grad((denoised * v).sum(), x, retain_graph=k + 1 < len(probes))
+                record_product()
                 traces.append(precise((pulled * v).flatten(1)).sum(1))
     return denoised.detach(), torch.stack(traces)

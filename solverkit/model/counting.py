@@ -21,10 +21,17 @@ from ..errors import DenoiserError
 
 @dataclass
 class Count:
-    """Rows (samples x passes) that networks evaluated while this count was open."""
+    """What networks evaluated while this count was open.
+
+    Attributes:
+        rows: Samples x passes.
+        passes: Calls of a network.
+        products: Products with a Jacobian: passes backwards through a network.
+    """
 
     rows: int = 0
     passes: int = 0
+    products: int = 0
 
 
 @dataclass(eq=False)
@@ -96,6 +103,15 @@ def record(rows: int, x: torch.Tensor | None = None, level: Any = None) -> None:
         for count in evaluation.counts if evaluation is not None else ():
             count.rows += rows
             count.passes += 1
+
+
+def record_product() -> None:
+    """Report one product with a network's Jacobian, to the counts that are open in this thread."""
+    evaluation = _current.get()
+    if evaluation is not None:
+        with _lock:
+            for count in evaluation.counts:
+                count.products += 1
 
 
 def _owner(x: torch.Tensor | None, level: Any) -> _Evaluation | None:

@@ -32,7 +32,10 @@ def register_models(register: Callable[..., None]) -> None:
 
 @hookspec
 def register_metrics(register: Callable[..., None]) -> None:
-    """register(name, fn, lower_is_better=True) with fn(run: solverkit.bench.metrics.Run) -> float or None."""
+    """register(name, fn, lower_is_better=True, ...) with fn(run: solverkit.bench.metrics.Run) -> float, Measured or None.
+
+    See `MetricCard` for the fields. A metric of a plugin is measured where it is asked for by name.
+    """
 
 
 @hookspec

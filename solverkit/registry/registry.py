@@ -204,9 +204,18 @@ class MetricCard(Card):
 
     Attributes:
         lower_is_better: Which way is better.
+        unit: Of the figure, in words.
+        min_samples: Fewer samples than that give no figure: the metric is then not asked.
+        statistic: "rms", "mean" or "median", where the figure is that of one number a sample (`Measured.values`): samples
+            of several seeds are then pooled, and two samplers that share their noise are compared sample by sample.
+        to_floor: Neither low nor high is good: the figure should be that of real samples (`Measured.floor`).
     """
 
     lower_is_better: bool = True
+    unit: str = ""
+    min_samples: int = 1
+    statistic: str | None = None
+    to_floor: bool = False
 
 
 CARDS: dict[str, tuple[type[Card], int]] = {

@@ -24,7 +24,9 @@ class Asked:
     Attributes:
         denoiser: What is asked.
         levels: At which levels, in order.
-        rows, passes: What networks evaluated so far.
+        asked: Rows that the sampler asked for.
+        rows, passes, products: What networks evaluated so far; fewer rows than asked where a denoiser answered from memory
+            (`may_skip`).
         seconds: Spent in the denoiser.
         marked: Rows of the batch whose prediction was not finite, as a mask; None where there was none.
         largest: Largest |D| of the first evaluation: how wide the data are.
@@ -37,7 +39,7 @@ class Asked:
         self.denoiser, self.grid, self.batch, self.report = denoiser, grid, batch, report
         self.on_nonfinite = on_nonfinite
         self.levels: list[Level] = []
-        self.rows = self.passes = 0
+        self.rows = self.passes = self.products = self.asked = 0
         self.seconds = 0.0
         self.marked: torch.Tensor | None = None
         self.largest = 0.0
@@ -73,10 +75,13 @@ class Asked:
         with counting(x, level) as count:
             denoised = denoiser(x, level)
         self.seconds += time.perf_counter() - start
-        if count.rows == 0:  # a denoiser that is no network of ours: one pass
+        if count.rows == 0 and not getattr(denoiser, "may_skip", False):  # a denoiser that is no network of ours: one pass
             record(len(x))
-        self.rows += count.rows or len(x)
-        self.passes += count.passes or 1
+            count.rows, count.passes = len(x), 1
+        self.asked += len(x)
+        self.rows += count.rows
+        self.passes += count.passes
+        self.products += count.products
         return denoised
 
     def _a_row_each(self, x: torch.Tensor, levels: list[Level]) -> torch.Tensor:

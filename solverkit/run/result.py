@@ -35,6 +35,9 @@ class Result(NamedTuple):
         seconds_plan: The part that was spent on planning: tracing, fitting a budget, whatever a sampler searches first.
         passes: Calls of the network, whatever their batch.
         nonfinite: With on_nonfinite="mark": the samples whose prediction was NaN or inf; they are NaN in x.
+        asked: Evaluations that the sampler asked for, a sample; `nfe` differs where a denoiser answers from memory or calls
+            its network twice.
+        products: Products with a network's Jacobian, whatever their batch (guidance by a gradient).
     """
 
     x: torch.Tensor
@@ -47,6 +50,8 @@ class Result(NamedTuple):
     seconds_plan: float = 0.0
     passes: int = 0
     nonfinite: tuple[int, ...] = ()
+    asked: float = 0.0
+    products: int = 0
 
     def __repr__(self) -> str:
         parts = [f"x={tuple(self.x.shape)} {str(self.x.dtype).removeprefix('torch.')}", f"nfe={self.nfe:g}"]

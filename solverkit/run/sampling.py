@@ -127,6 +127,7 @@ def sample(
         out, rows / len(out), tuple(models[0].levels), None if kept is None else kept.states,
         time.perf_counter() - began, sum(model.seconds for model in models),
         {name: _said(values) for name, values in said.items()}, clock.seconds, passes, nonfinite,
+        sum(model.asked for model in models) / len(out), sum(model.products for model in models),
     )  # fmt: skip
 
 

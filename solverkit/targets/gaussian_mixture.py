@@ -96,6 +96,11 @@ class GaussianMixture:
         """
         return self.noised_log_prob(x, 1.0, 0.0)
 
+    def responsibilities(self, x: Tensor) -> Tensor:
+        """P(mode k | x), (B, K), of x (B, *shape); ProblemError as of `log_prob`."""
+        y, q = self._project(self._flat(x, 1.0, 0.0), 1.0)
+        return self._log_joint(y, q, 1.0, 0.0).softmax(dim=1).to(x.dtype)
+
     def noised_log_prob(self, x: Tensor, alpha: float, s: float) -> Tensor:
         """log density in nats, (B,), of alpha x_0 + s eps at x (B, *shape)."""
         y, q = self._project(self._flat(x, alpha, s), alpha)

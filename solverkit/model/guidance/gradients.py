@@ -9,6 +9,7 @@ import torch
 
 from ...errors import DenoiserError, OptionError
 from ...process.level import Level
+from ..counting import record_product
 from ..denoiser import DenoiserLike
 from ..inputs import cut, outside_inference, row_index
 from .scale import Scale, brief, checked_scale, scale_at
@@ -60,6 +61,7 @@ class Classifier(Wrapped):
             gradient = None
             if log_p.requires_grad:
                 gradient = torch.autograd.grad(log_p.sum(), y, allow_unused=True, create_graph=through)[0]
+                record_product()
         if gradient is None:
             raise DenoiserError(
                 "log_prob has no gradient with respect to x: compute it from x with differentiable torch functions, "
@@ -137,6 +139,7 @@ class Posterior(Wrapped):
                 "measurement is not differentiable. For a linear orthogonal measurement use solverkit.constraints."
             )
         gradient, pull = torch.autograd.grad(miss, (x, denoised), create_graph=through)
+        record_product()
         return gradient, pull
 
     def rows(self, start: int | Sequence[int], stop: int | None = None, total: int | None = None) -> Posterior:

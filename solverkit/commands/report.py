@@ -1,0 +1,90 @@
+"""`solverkit report`: show what was measured, on the screen, as a figure, and as files for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .console import console, print_json
+from .destination import require_readable, require_writable
+
+DATABASE, LINES, FIGURE = "run.sqlite", "results.jsonl", "report.png"
+FILES = typer.Argument(help="Folders of one or more runs (--out of bench), or their run.sqlite or results.jsonl.")
+METRIC = typer.Option(None, "--metric", help="What to show; default: every metric that was measured.")
+PICTURE = typer.Option(None, "--out", "-o", help="Write the figure here (.png, .jpg, .pdf, .svg).")
+FIGURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+JSON = typer.Option(False, "--json", help="Print the rows as JSON.")
+CSV = typer.Option(None, "--csv", help="Write the rows here.")
+PARQUET = typer.Option(None, "--parquet", help="Write the rows here (solverkit[parquet]).")
+MERGE = typer.Option(None, "--merge", help="Put the rows of all runs into this folder's run; machines stay told apart.")
+
+
+def report(
+    files: list[Path] = FILES,
+    metric: str | None = METRIC,
+    out: Path | None = PICTURE,
+    as_json: bool = JSON,
+    csv: Path | None = CSV,
+    parquet: Path | None = PARQUET,
+    merge: Path | None = MERGE,
+) -> None:
+    """Show stored results again: tables on screen, the figure where --out says, rows for other programs."""
+    for path in files:
+        require_readable(path)
+    if out is not None:
+        require_writable(out, FIGURES)
+    for target in (csv, parquet, merge and merge / DATABASE):
+        if target is not None:
+            require_writable(target)
+    rows = read_runs(files)
+    if merge is not None:
+        _merge(files, merge)
+        rows = read_runs([merge])
+    if csv is not None or parquet is not None:
+        from ..bench.store import write_csv, write_parquet
+
+        for target, write in ((csv, write_csv), (parquet, write_parquet)):
+            if target is not None:
+                write(target, rows)
+    if as_json:
+        return print_json(rows)
+    show_rows(rows, out, metric)
+    if out is not None:
+        print(f"report:  {out}")
+
+
+def read_runs(files: list[Path]) -> list[dict[str, Any]]:
+    """The rows of all runs; of repeated cells the last counts."""
+    from ..bench.store import latest, read
+
+    return latest(row for path in files for row in read(path))
+
+
+def _merge(files: list[Path], folder: Path) -> None:
+    from ..bench.run_store import RunStore
+    from ..bench.store import read, write_lines
+
+    with RunStore(folder / DATABASE) as store:
+        for path in files:
+            store.merge(read(path))
+        write_lines(folder / LINES, store.rows())
+
+
+def show_rows(rows: list[dict[str, Any]], picture: Path | None, metric: str | None) -> None:
+    """Tables on the screen, and the figure of the first metric where `picture` says."""
+    from ..bench.report import make_panels, make_table, shown_metrics, write_figure
+
+    screen = console()
+    names: list[str | None] = [metric] if metric is not None else [*shown_metrics(rows)] or [None]
+    for i, name in enumerate(names):
+        panels = [panel for panel in make_panels(rows, name) if i == 0 or any(panel.points.values())]
+        for panel in panels:
+            screen.print(make_table(panel))
+            for warning in panel.warnings:
+                screen.print(f"Warning: {warning}", style="yellow")
+            for failure in panel.failures if i == 0 else ():
+                screen.print(failure, style="red", markup=False)
+        if i == 0 and picture is not None:
+            write_figure(panels, picture)
