@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from .commands import bench, catalogue, checks, likelihood, plugin_template, report, sample, show, stats, tune
+from .commands import bench, catalogue, checks, compare, likelihood, plugin_template, report, sample, show, stats, tune
 from .commands.console import Settings, settings
 from .commands.waiting import wait_passively
 from .errors import BudgetError, GridError, OptionError, PluginWarning, SolverKitError, UnknownNameError
@@ -49,6 +49,7 @@ app.command("show")(show.show)
 app.command("sample")(sample.sample)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("likelihood")(likelihood.likelihood)
 app.command("stats")(stats.stats)
 app.command("tune")(tune.tune)

@@ -68,13 +68,18 @@ def watching(denoiser: Any) -> Iterator[Work]:
     work.blocks.whole = sum(layers.values())
     if layers or any(_device(net).type != "cpu" for net in nets.values()):
 
+        seen: set[int] = set()  # of this pass: a layer that is called twice in it is there once
+
         def before(module: torch.nn.Module, given: Any) -> None:
             if id(module) in nets:
+                seen.clear()
                 work.blocks.passes += 1
                 wait(_device(module))
 
         def after(module: torch.nn.Module, given: Any, answer: Any) -> None:
-            work.blocks.done += layers.get(id(module), 0)
+            if id(module) in layers and id(module) not in seen:
+                seen.add(id(module))
+                work.blocks.done += layers[id(module)]
             if id(module) in nets:
                 wait(_device(module))
 

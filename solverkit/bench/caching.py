@@ -2,7 +2,8 @@
 
     none                       ask the network each time
     frozen:every=2             the last answer again, but for every second evaluation
-    easycache:threshold=0.05   x + the last (answer - x), until the answer is guessed to have changed by more than that
+    easycache:threshold=0.05   input + the last (output - input) of the network, until the output is guessed to have changed
+                               by more than that
     taylor:every=2,order=1     a polynomial through the last answers, in the number of the evaluation
     taylor:every=2,order=2,released=true
 
@@ -19,6 +20,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from ..errors import OptionError, UnknownNameError
 from ..model.counting import counting, record
+from ..process.level import FLOW_FRAME
 from ..registry.spelled import parse_options
 
 
@@ -35,7 +38,12 @@ class Frozen:
 
     Args:
         every: n >= 1.
+
+    Attributes:
+        of_output: The rule sees the network's input and output, not the state and the denoised prediction.
     """
+
+    of_output = False
 
     def __init__(self, every: int = 2) -> None:
         _count("every", every, 1)
@@ -58,11 +66,16 @@ class Frozen:
 
 
 class EasyCache(Frozen):
-    """x + the last residual, until the change of the answer that is expected since then, relative to its size, adds up.
+    """Input + the last residual, until the change of the output that is expected since then, relative to its size, adds up.
+
+    The output is taken as the direction dx/ds = (x - D)/s, what a network predicts that predicts noise or a velocity; the
+    input is the state with unit variance.
 
     Args:
         threshold: The sum that calls for the network. 0: it is asked each time.
     """
+
+    of_output = True
 
     def __init__(self, threshold: float = 0.05) -> None:
         if not threshold >= 0:
@@ -173,24 +186,29 @@ class Cached:
         return Cached(rows(start, stop, total) if callable(rows) else self.denoiser, self.rule)
 
     def __call__(self, x: Tensor, level: Any) -> Tensor:
-        if self._made is None or float(level) > self._level or len(x) != self._size:
+        s = float(level)
+        if self._made is None or s > self._level or len(x) != self._size:
             self._made, self._size = made_rule(self.rule), len(x)
-        self._level = float(level)
-        due = self._made.due(x)
-        forecast = self._made.forecast(x)
+        self._level = s
+        rule = self._made
+        if rule.of_output and s == 0:
+            return self._asked(self.denoiser, x, level)
+        own = x if not rule.of_output or self.schedule.frame == FLOW_FRAME else x / math.hypot(1.0, s)
+        due = rule.due(own)
+        forecast = rule.forecast(own)
         if forecast is None or bool(due.all()):
             due = torch.ones_like(due)
-            answer = self._asked(self.denoiser, x, level)
-        elif bool(due.any()):
-            own = due.nonzero().flatten()
-            rows = getattr(self.denoiser, "rows", None)
-            part = rows(own.tolist(), None, len(x)) if callable(rows) else self.denoiser
-            answer = forecast.clone()
-            answer[own] = self._asked(part, x[own], level)
+            denoised = self._asked(self.denoiser, x, level)
         else:
-            answer = forecast
-        self._made.learn(x, answer, due)
-        return answer
+            denoised = x - s * forecast if rule.of_output else forecast
+            if bool(due.any()):
+                rows = due.nonzero().flatten()
+                cut = getattr(self.denoiser, "rows", None)
+                part = cut(rows.tolist(), None, len(x)) if callable(cut) else self.denoiser
+                denoised = denoised.clone()
+                denoised[rows] = self._asked(part, x[rows], level)
+        rule.learn(own, (x - denoised) / s if rule.of_output else denoised, due)
+        return denoised
 
     @staticmethod
     def _asked(denoiser: Any, x: Tensor, level: Any) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..plan.trace import trace
+from ..registry.registry import registry
 from ..run.choose import choose_grid, default_grid
 from ..run.noise import sample_seeds
 from ..run.sampling import sample
@@ -21,6 +22,7 @@ from .named import find_sampler, is_peer
 from .peers import default_peer_grid, run_peer
 from .subject import Subject
 from .suite import NO_CACHE, Cell
+from .untraceable import Drawn, can_be_traced, fitted_steps
 
 
 class Outcome(NamedTuple):
@@ -115,14 +117,19 @@ def _own(
     cell: Cell, denoiser: Any, grid: str, seeds: list[int], batch_size: int, given: Mapping[str, Any]
 ) -> Outcome:
     card = find_sampler(cell.sampler, given)
+    nfe: int | None = cell.nfe
+    steps, drawn = None, Drawn(card)
+    if untraceable := card.name not in registry().cards["samplers"] and not can_be_traced(card, denoiser, cell, grid):
+        nfe, steps, card = None, fitted_steps(card, denoiser, cell, grid), drawn.card
     with watching(denoiser) as work:
         made = sample(
-            denoiser, card, nfe=cell.nfe, num_samples=len(seeds), seed=seeds, grid=grid,
-            batch_size=batch_size, **cell.options,
+            denoiser, card, nfe, steps, num_samples=len(seeds), seed=seeds, grid=grid, batch_size=batch_size,
+            **cell.options,
         )  # fmt: skip
+    deterministic = not drawn.any if untraceable else draws_nothing(cell, denoiser, grid, given)
     return Outcome(
         made.x.cpu(), 0, made.nfe * len(seeds), made.asked * len(seeds), made.passes, made.products, work.seconds,
-        made.seconds_model, made.seconds_plan, draws_nothing(cell, denoiser, grid, given), work.blocks.share,
+        made.seconds_model, made.seconds_plan, deterministic, work.blocks.share,
         {name: value if isinstance(value, str) else speakable(value) for name, value in made.reports.items()},
     )  # fmt: skip
 

@@ -120,7 +120,8 @@ def latest(rows: Iterable[Row]) -> list[Row]:
     """One row a cell and machine, the last that was measured, in the order of the first."""
     kept: dict[str, Row] = {}
     for row in rows:
-        identity = [row.get("key") or [row[key] for key in CELL_KEYS], row.get("machine")]
+        cell = [*(row[key] for key in CELL_KEYS), row.get("cache")]
+        identity = [row.get("key") or cell, row.get("machine")]
         kept[json.dumps(identity, sort_keys=True)] = row
     return list(kept.values())
 
