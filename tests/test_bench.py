@@ -26,7 +26,7 @@ from solverkit.run import sampling
 from solverkit.run.noise import PRIOR, SampleNoise, sample_seeds
 
 ROW_FIELDS = [
-    "key", "model", "model_fingerprint", "sampler", "options", "cache", "grid", "budget", "nfe", "asked",
+    "key", "suite", "model", "model_fingerprint", "sampler", "options", "cache", "grid", "budget", "nfe", "asked",
     "passes", "products", "blocks", "num_samples", "seed", "device", "dtype", "ode_error", "intervals",
     "floors", "against", "values", "reports", "remarks", "seconds_total", "seconds_model", "seconds_plan",
     "seconds_solver", "seconds_metric", "images_per_second", "peak_memory_bytes", "status",

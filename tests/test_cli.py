@@ -135,7 +135,8 @@ def test_bench_writes_rows_table_and_figure(cli, tmp_path):
     assert again.splitlines()[0] == out.splitlines()[0]
     assert (tmp_path / "again.png").is_file()
     code, folder, _ = cli("report", "solverkit-bench")
-    assert (code, folder.splitlines()) == (0, again.splitlines()[:-1])
+    assert (code, folder.splitlines()[:-1]) == (0, again.splitlines()[:-1])
+    assert (tmp_path / "solverkit-bench" / "report.html").stat().st_size > 1_000_000
     code, text, _ = cli("report", "solverkit-bench/results.jsonl", "--json")
     assert len(json.loads(text)) == 4
 

@@ -23,7 +23,7 @@ from .subject import Subject
 from .suite import Cell
 
 LAST_RESORT = "energy"  # where no metric of the default ones says anything of a stochastic sampler
-SHOWN = 16  # samples of a cell that the report shows
+SHOWN = 10  # samples of a cell that the report shows
 
 
 class CellTimeout(BaseException):
@@ -71,6 +71,7 @@ def _empty(cell: Cell, subject: Subject, wanted: Sequence[str]) -> Row:
     denoiser = subject.denoiser
     return {
         "key": None,
+        "suite": cell.suite,
         "model": cell.model.name,
         "model_fingerprint": subject.fingerprint,
         "sampler": cell.sampler,

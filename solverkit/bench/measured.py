@@ -122,5 +122,6 @@ def of_set(distance: Callable[[torch.Tensor], float], x: torch.Tensor, value: fl
 
 
 def short(value: float) -> float:
-    """Five significant digits, for a row."""
-    return float(f"{value:.5g}") if math.isfinite(value) else value
+    """Four significant digits, for a row; whole numbers as such."""
+    rounded = float(f"{value:.4g}") if math.isfinite(value) else value
+    return int(rounded) if rounded in (0.0, 1.0) else rounded

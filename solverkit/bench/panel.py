@@ -17,8 +17,8 @@ from .suite import NO_CACHE, short_name
 PEER_MARK = "†"
 DOUBTFUL = 0.05  # a reference whose own error is more than this part of the best error decides nothing
 NO_METRIC = {
-    *CELL_KEYS, "key", "cache", "nfe", "asked", "passes", "products", "blocks", "status", "peak_memory_bytes", "threads",
-    "time", "images_per_second", "device", "dtype", "reference_error",
+    *CELL_KEYS, "key", "suite", "cache", "nfe", "asked", "passes", "products", "blocks", "status", "peak_memory_bytes",
+    "threads", "time", "images_per_second", "device", "dtype", "reference_error",
 }  # fmt: skip
 BESIDE = ("ode_median", "ode_flips")  # shown beside ode_error, not in tables of their own
 
@@ -166,6 +166,8 @@ def _panel(title: str, rows: list[Row], metric: str, names: list[str]) -> Panel:
     for (name, budget), (_, point) in chosen.items():
         if point is not None:
             lines[name][budget] = point
+    if names and metric != names[0]:  # who has no figure is told once
+        lines = {name: line for name, line in lines.items() if line}
     swept = max((len({grid for n, b, grid in cells if (n, b) == place}) for place in {c[:2] for c in cells}), default=1)
     panel = Panel(
         title=title,

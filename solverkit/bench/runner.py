@@ -175,7 +175,7 @@ class _Runner:
             )
             row["key"] = key
             if self.store is not None and key is not None:
-                picture = None if shown is None else encoded({"x": shown.float()})
+                picture = None if shown is None else encoded({"x": shown.half()})
                 self.store.finish(key, row, picture)
                 self._keep_reference(subject, cell)
         except BaseException:
@@ -189,7 +189,7 @@ class _Runner:
         name = f"converged {subject.fingerprint} {cell.seed}"
         found = subject.references.get(cell.seed)
         if found is not None and self.store is not None and name not in subject.kept:
-            self.store.add_picture(name, encoded({"x": found.x[:SHOWN].float()}))
+            self.store.add_picture(name, encoded({"x": found.x[:SHOWN].half()}))
             subject.kept.add(name)
 
     def _key(self, cell: Cell) -> str:

@@ -73,6 +73,7 @@ class Cell:
 
     Attributes:
         cache: The rule that answers some evaluations from earlier ones; "none" asks the network each time.
+        suite: Name and version of the suite that it is of.
     """
 
     model: ModelEntry
@@ -82,6 +83,7 @@ class Cell:
     nfe: int
     seed: int = 0
     cache: str = NO_CACHE
+    suite: str = ""
 
     @property
     def label(self) -> str:
@@ -151,6 +153,11 @@ class Suite:
             for seed in self.seeds or (self.seed,):
                 yield from self._of_model(model, seed)
 
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name}-{self.version}"
+
     def _of_model(self, model: ModelEntry, seed: int) -> Iterator[Cell]:
         for spelled in self.samplers:
             sampler, own = split_sampler(spelled)
@@ -158,14 +165,14 @@ class Suite:
             for cache in self.caches:
                 for nfe in self.nfe:
                     for grid in self._grids(model, sampler, nfe, self.grid):
-                        yield Cell(model, sampler, options, grid, nfe, seed, cache)
+                        yield Cell(model, sampler, options, grid, nfe, seed, cache, self.title)
         for extra in self.extra:
             if extra.model == model.name:
                 sampler, own = split_sampler(extra.sampler)
                 options = {**self.options.get(sampler, {}), **own, **extra.options}
                 for nfe in extra.nfe or self.nfe:
                     for grid in self._grids(model, sampler, nfe, extra.grid or self.grid):
-                        yield Cell(model, sampler, options, grid, nfe, seed, extra.cache)
+                        yield Cell(model, sampler, options, grid, nfe, seed, extra.cache, self.title)
 
     def _grids(self, model: ModelEntry, sampler: str, nfe: int, grid: str | None) -> tuple[str | None, ...]:
         if grid == BEST:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from .console import console, print_json
+from .console import console, print_json, remark
 from .destination import require_readable, require_writable
 
 DATABASE, LINES, FIGURE = "run.sqlite", "results.jsonl", "report.png"
 FILES = typer.Argument(help="Folders of one or more runs (--out of bench), or their run.sqlite or results.jsonl.")
 METRIC = typer.Option(None, "--metric", help="What to show; default: every metric that was measured.")
-PICTURE = typer.Option(None, "--out", "-o", help="Write the figure here (.png, .jpg, .pdf, .svg).")
-FIGURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+PICTURE = typer.Option(None, "--out", "-o", help="A page (.html), or the figure (.png, .pdf, .svg) [RUN/report.html].")
+PAGE, HTML = "report.html", ".html"
+FIGURES = (HTML, ".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 JSON = typer.Option(False, "--json", help="Print the rows as JSON.")
 CSV = typer.Option(None, "--csv", help="Write the rows here.")
 PARQUET = typer.Option(None, "--parquet", help="Write the rows here (solverkit[parquet]).")
@@ -30,7 +32,7 @@ def report(
     parquet: Path | None = PARQUET,
     merge: Path | None = MERGE,
 ) -> None:
-    """Show stored results again: tables on screen, the figure where --out says, rows for other programs."""
+    """Show stored results: tables on screen, one HTML page with everything, rows for other programs."""
     for path in files:
         require_readable(path)
     if out is not None:
@@ -50,9 +52,33 @@ def report(
                 write(target, rows)
     if as_json:
         return print_json(rows)
-    show_rows(rows, out, metric)
-    if out is not None:
-        print(f"report:  {out}")
+    page = out if out is not None and out.suffix.lower() == HTML else None
+    show_rows(rows, None if page is not None else out, metric)
+    if out is None and len(files) == 1 and files[0].is_dir():
+        if find_spec("plotly") is None:
+            return remark("no page was written: pip install 'solverkit[report]'")
+        require_writable(page := files[0] / PAGE)
+    if page is not None:
+        _write_page(rows, files, page)
+    if (shown := page or out) is not None:
+        print(f"report:  {shown}")
+
+
+def _write_page(rows: list[dict[str, Any]], files: list[Path], page: Path) -> None:
+    from ..bench.page.page import write_page
+    from ..bench.run_store import RunStore
+    from ..files.hub import load
+    from ..registry.registry import registry
+
+    pictures: dict[str, bytes] = {}
+    for path in files:
+        database = path / DATABASE if path.is_dir() else path
+        if database.suffix == Path(DATABASE).suffix and database.exists():
+            with RunStore(database, readonly=True) as store:
+                pictures.update(store.pictures())
+    bundled = registry().cards["models"]
+    denoisers = {name: load(name) for name in dict.fromkeys(row["model"] for row in rows) if name in bundled}
+    write_page(rows, page, pictures, denoisers)
 
 
 def read_runs(files: list[Path]) -> list[dict[str, Any]]:
