@@ -361,8 +361,8 @@ def test_a_suite_with_a_mistake_says_so(tmp_path, text, message):
 
 
 def test_suites_that_cannot_be_read(tmp_path):
-    with pytest.raises(BenchError, match="Did you mean 'default'"):
-        load_suite("defalt")
+    with pytest.raises(BenchError, match="Did you mean 'quick'"):
+        load_suite("quik")
     (tmp_path / "broken.toml").write_text("nfe = [")
     with pytest.raises(BenchError, match="not valid TOML"):
         load_suite(tmp_path / "broken.toml")

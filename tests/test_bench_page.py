@@ -58,7 +58,7 @@ def test_the_page_in_a_browser(run, tmp_path):
     for name, front in (("error-0", 1), ("error-1", 1), ("time-0", 0), ("time-1", 0)):
         lines = int(re.search(r'data-lines="(\d+)"', plots[name])[1])
         assert plots[name].count('class="trace scatter') == lines + front
-    assert int(re.search(r'data-lines="(\d+)"', plots["error-0"])[1]) == 5  # what failed has no curve
+    assert int(re.search(r'data-lines="(\d+)"', plots["error-0"])[1]) == 6
     assert all('class="hm"' in plot for name, plot in plots.items() if name.startswith("plan"))
     body = text.split("<tbody>")[1].split("</tbody>")[0]
     assert body.count("<tr") == 36 and body.count('class="failed"') >= 2

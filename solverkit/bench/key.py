@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SolverKitError
 from ..model.fingerprint import fingerprint, try_fingerprint
 from ..plan.trace import trace
 from ..registry.catalogue import metrics as metric_cards
@@ -68,7 +67,7 @@ def _code(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any]) -> str
     if card.traceable:
         try:
             return _plan(card, denoiser, grid, cell)
-        except SolverKitError:  # it fails when it runs, too, and is stored as that
+        except Exception:  # whatever it is, it happens again when the sampler runs, and is stored as that
             pass
     return _source(card.fn)
 

@@ -15,6 +15,7 @@ from ..grid.named import parse_grid
 from ..registry.registry import registry, resolve
 from .caching import made_rule
 from .cell import SHOWN, run_cell
+from .engine import Ahead
 from .key import cell_key
 from .metrics import DEFAULT
 from .named import IN_FILE, find_sampler, is_peer
@@ -145,6 +146,8 @@ class _Runner:
             self.subjects[name].warm_up()
         guess = _Guess({name: self.subjects[name] for name in names}, [c for c, _ in waiting], self.needs_reference)
         total, done = len(self.cells), len(self.cells) - len(waiting)
+        if isinstance(self.make, Ahead):
+            self.make.plan([(cell, self.subjects[cell.model.name]) for cell, _ in waiting])
         queue = list(waiting)
         while queue:
             left: list[tuple[Cell, str | None]] = []

@@ -12,9 +12,11 @@ from ..files.regular_file import JSON_BYTES, require_file
 from .suite import ExtraCells, ModelEntry, Suite
 
 SUITES = Path(__file__).parent / "suites"
+DEFAULT = "quick"
+ALIASES = {"default": DEFAULT}
 
 
-def load_suite(name_or_path: str | Path = "default") -> Suite:
+def load_suite(name_or_path: str | Path = DEFAULT) -> Suite:
     """Read a suite: a bundled one by name, one that a plugin registered as a task, or a TOML file.
 
     Raises:
@@ -45,6 +47,7 @@ def bundled_suites() -> list[str]:
 
 
 def _find(name_or_path: str | Path) -> Path:
+    name_or_path = ALIASES.get(str(name_or_path), name_or_path)
     if (bundled := SUITES / f"{name_or_path}.toml").is_file() and not Path(name_or_path).suffix:
         return bundled
     if (path := Path(name_or_path)).is_file():

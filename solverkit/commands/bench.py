@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..bench.suite import Suite
 
 OUT = Path("solverkit-bench")
-SUITE = typer.Option("default", "--suite", help="A bundled suite, a plugin's, or a TOML file.")
+SUITE = typer.Option("quick", "--suite", help="quick, full, a plugin's, or a TOML file.")
 MODELS = typer.Option([], "--model", "-m", help="Instead of the suite's; a,b or repeated; or path.py:function.")
 SAMPLERS = typer.Option(
     [], "--sampler", "-s",
@@ -90,6 +90,8 @@ def bench(
         # the bar appears before torch is imported: nobody should wonder whether anything happens
         watch = None if settings.quiet or as_json else progress_of_run(stack)
         use_threads(threads)
+        from ..bench.engine import make_with, open_engine
+        from ..bench.outcome import make_block
         from ..bench.runner import run_suite
         from ..bench.suite_file import load_suite
 
@@ -103,7 +105,8 @@ def bench(
         plan = _judged(plan, _split(metrics), data, _split(caches))
         rows, interrupted = [], False
         try:
-            for row in run_suite(plan, out / DATABASE, watch, timeout=timeout, retry_failed=retry_failed):
+            make = make_with(open_engine(engine), timeout) or make_block
+            for row in run_suite(plan, out / DATABASE, watch, timeout=timeout, retry_failed=retry_failed, make=make):
                 rows.append(row)
         except KeyboardInterrupt:
             interrupted = True

@@ -10,8 +10,8 @@ import typer
 from ..errors import LoadError, OptionError
 from . import parameters
 from .console import print_json, read_options, remark, settings
-from .destination import require_writable, with_folder
-from .network import open_network, state_dtype
+from .destination import require_folder, require_writable, with_folder
+from .network import loader_options, open_network, state_dtype
 from .waiting import use_threads
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ NFE = 20
 PICTURES, TENSORS = (".png", ".jpg", ".jpeg", ".webp"), ".safetensors"
 OUT = typer.Option(
     Path("samples.png"), "--out", "-o",
-    help="A picture (.png, .jpg, .webp); the samples stand beside it as .safetensors. Or FILE.safetensors: no picture.",
+    help="A picture (.png, .jpg, .webp), with FILE.safetensors beside it; FILE.safetensors alone; with --engine a folder.",
 )  # fmt: skip
+ENGINE = typer.Option(None, "--engine", help="local or ray: blocks of samples into the folder --out, resumable.")
+FORMAT = typer.Option("safetensors", "--format", help="Of the files in that folder: safetensors or png.")
 
 
 def sample(
@@ -40,9 +42,16 @@ def sample(
     dtype: str | None = parameters.DTYPE,
     batch: int | None = parameters.BATCH,
     threads: int | None = parameters.THREADS,
+    engine: str | None = ENGINE,
+    kind: str = FORMAT,
     as_json: bool = parameters.JSON,
 ) -> None:
     """Sample a model and write what came out."""
+    if engine is not None:
+        return sample_shards(
+            model, sampler, NFE if nfe is None else nfe, num_samples, seed, grid, pairs, label, guidance, out, device,
+            dtype, batch, threads, engine, kind, as_json,
+        )  # fmt: skip
     tensors, picture = _files(out)
     if nfe is not None and nfe < 1:
         raise OptionError(f"--nfe must be a positive integer, got {nfe}.")
@@ -94,6 +103,38 @@ def sample(
     print(f"{num_samples} samples, {result.nfe:g} evaluations each, {result.seconds:.2f} s")
     for path in written:
         print(path)
+
+
+def sample_shards(
+    model: str, sampler: str, nfe: int, num_samples: int, seed: int, grid: str | None, pairs: list[str], label: int | None,
+    guidance: float | None, out: Path, device: str | None, dtype: str | None, batch: int | None, threads: int | None,
+    engine: str, kind: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Any number of samples into a folder, block by block; what is there already is not made again."""
+    require_folder(out)
+    if nfe < 1:
+        raise OptionError(f"--nfe must be a positive integer, got {nfe}.")
+    use_threads(threads)
+    from ..bench.engine import open_engine
+    from ..bench.named import find_sampler, split_sampler
+    from ..bench.shards import MANIFEST, write_shards
+    from ..bench.subject import open_subject
+    from ..bench.suite import Cell, ModelEntry
+
+    name, own = split_sampler(sampler)
+    options = {**own, **read_options(find_sampler(name, {}), pairs)}
+    entry = ModelEntry(
+        model, num_samples, batch_size=batch, options=loader_options(model, label, device, dtype, guidance)
+    )
+    cell = Cell(entry, name, find_sampler(name, {}).check(options, partial=True), grid, nfe, seed)
+
+    def tell(made: int, total: int) -> None:
+        remark(f"{made} of {total} samples")
+
+    manifest = write_shards(cell, open_subject(entry), out, open_engine(engine), kind, tell=None if as_json else tell)
+    if as_json:
+        return print_json(manifest)
+    print(f"{num_samples} samples, {manifest['nfe']:g} evaluations each\n{out / MANIFEST}")
 
 
 def _files(out: Path) -> tuple[Path, Path | None]:

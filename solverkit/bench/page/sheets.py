@@ -59,13 +59,20 @@ def address(content: bytes) -> str | None:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
+def as_pixels(x: torch.Tensor) -> torch.Tensor | None:
+    """Images (B, 1 or 3, H, W) in [-1, 1] as bytes; None for what is none."""
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        return None
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 def as_strip(x: torch.Tensor) -> torch.Tensor | None:
     """Samples side by side as bytes: images in [-1, 1], or square vectors in their own range; None for others."""
     side = math.isqrt(x[0].numel())
     if x.ndim == 2 and side * side == x.shape[1] and side > 2:
         x = (x / x.abs().max().clamp(min=1e-6)).reshape(-1, 1, side, side)
-    if x.ndim != 4 or x.shape[1] not in (1, 3):
+    pixels = as_pixels(x)
+    if pixels is None:
         return None
-    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     strip = torch.cat([torch.nn.functional.pad(image, (0, 1), value=128) for image in pixels], dim=2)
     return strip[0] if len(strip) == 1 else strip.permute(1, 2, 0).contiguous()

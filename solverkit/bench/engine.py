@@ -1,0 +1,194 @@
+"""Where blocks of samples are made: in this process, or as tasks of Ray on a local or a given cluster (`solverkit[ray]`).
+
+A sample depends on its own seed alone and blocks end where batches end, so every engine makes the same samples: bit for
+bit on one kind of device with the same number of threads, which tasks take from the process that sends them. A task whose
+worker dies is sent again; its block is counted when it comes back, once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import BenchError, OptionError, UnknownNameError
+from .cell import CellTimeout, limited
+from .outcome import Outcome, blocks_of, joined, make_block
+from .subject import Subject, open_subject
+from .suite import Cell, ModelEntry
+
+ENGINES = ("local", "ray")
+RETRIES = 10  # of a task whose worker died
+AHEAD = 2  # tasks in flight for each that can run
+
+
+class Task(NamedTuple):
+    """One block of a cell, as it is sent to a worker."""
+
+    cell: Cell
+    given: Mapping[str, Any]
+    start: int
+    stop: int
+    threads: int
+    timeout: float | None
+
+
+Done = Outcome | str  # a block, or the reason why there is none
+
+
+def run_task(task: Task) -> Done:
+    """Make a block, in whatever process this is."""
+    if torch.get_num_threads() != task.threads:
+        torch.set_num_threads(task.threads)  # sums over threads differ in their last bits
+    try:
+        with limited(task.timeout):
+            return make_block(task.cell, _subject(task.cell.model, task.given), task.given, task.start, task.stop)
+    except CellTimeout:
+        return f"it ran past --timeout, {task.timeout:g} seconds."
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+_loaded: dict[str, Subject] = {}  # of a worker: a model is loaded once
+
+
+def _subject(entry: ModelEntry, given: Mapping[str, Any]) -> Subject:
+    if entry.name in given:
+        return open_subject(entry, given)
+    key = json.dumps([entry.name, entry.batch_size, entry.num_samples, entry.options], sort_keys=True, default=str)
+    if key not in _loaded:
+        _loaded[key] = open_subject(entry, given)
+    return _loaded[key]
+
+
+class Ray:
+    """Blocks as tasks of Ray. A cluster is joined where RAY_ADDRESS names one, else one is started here.
+
+    Raises:
+        OptionError: Ray is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise OptionError("--engine ray needs Ray: pip install 'solverkit[ray]'.") from None
+        self.ray = ray
+        if not ray.is_initialized():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        self._run = ray.remote(max_retries=RETRIES)(run_task)
+
+    def submit(self, task: Task) -> Any:
+        """Send a task; what comes back is asked for with `result`."""
+        cuda = str(task.cell.model.options.get("device", "cpu")).startswith("cuda")
+        if cuda:  # Ray assigns the GPU, and shows the worker no other
+            options = {**task.cell.model.options, "device": "cuda"}
+            task = task._replace(cell=_with_options(task.cell, options))
+        return self._run.options(num_cpus=min(task.threads, self.slots), num_gpus=1 if cuda else 0).remote(task)
+
+    @functools.cached_property
+    def slots(self) -> int:
+        """CPUs of the cluster."""
+        return max(int(self.ray.cluster_resources().get("CPU", 1)), 1)
+
+    def result(self, sent: Any) -> Done:
+        """Wait for a task."""
+        try:
+            return self.ray.get(sent)  # type: ignore[no-any-return]
+        except self.ray.exceptions.RayError as error:
+            return f"its worker was lost {RETRIES} times: {str(error).splitlines()[0]}"
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
+        """Make all tasks, and yield each when it is done; not many more are in flight than can run."""
+        waiting = deque(tasks)
+        flying: dict[Any, Task] = {}
+        while waiting or flying:
+            while waiting and len(flying) < AHEAD * self.slots:
+                task = waiting.popleft()
+                flying[self.submit(task)] = task
+            ready, _ = self.ray.wait(list(flying), num_returns=1)
+            for sent in ready:
+                yield flying.pop(sent), self.result(sent)
+
+
+class Local:
+    """Blocks one after the other in this process."""
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
+        """Make all tasks, and yield each when it is done."""
+        for task in tasks:
+            yield task, run_task(task)
+
+
+def open_engine(name: str) -> Ray | Local:
+    """An engine by name.
+
+    Raises:
+        UnknownNameError: no such engine.
+        OptionError: Ray is not installed.
+    """
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, ENGINES)
+    return Ray() if name == "ray" else Local()
+
+
+def tasks_of(
+    cell: Cell, subject: Subject, given: Mapping[str, Any], timeout: float | None = None, batches: int = 1
+) -> list[Task]:
+    """The blocks of a cell, so many batches each."""
+    threads = torch.get_num_threads()
+    return [Task(cell, given, a, b, threads, timeout) for a, b in blocks_of(cell, subject, batches)]
+
+
+class Ahead:
+    """make(cell, subject, given) of a run whose cells are sent ahead: a small cell does not wait for the one before.
+
+    Args:
+        engine: Where the blocks are made.
+        timeout: Of each block.
+        cells: How many cells are sent ahead of the one that is asked for.
+    """
+
+    def __init__(self, engine: Ray, timeout: float | None = None, cells: int = 16) -> None:
+        self.engine, self.timeout, self.cells = engine, timeout, cells
+        self.queue: deque[tuple[Cell, Subject]] = deque()
+        self.sent: dict[int, list[Any]] = {}
+
+    def plan(self, cells: Sequence[tuple[Cell, Subject]]) -> None:
+        """Say which cells will be asked for, in their order."""
+        self.queue = deque(cells)
+
+    def __call__(self, cell: Cell, subject: Subject, given: Mapping[str, Any]) -> Outcome:
+        while self.queue and len(self.sent) <= self.cells:
+            self._send(*self.queue.popleft(), given)
+        if id(cell) not in self.sent:
+            self._send(cell, subject, given)
+        parts = [self.engine.result(sent) for sent in self.sent.pop(id(cell))]
+        return joined(list(map(_made, parts)))
+
+    def _send(self, cell: Cell, subject: Subject, given: Mapping[str, Any]) -> None:
+        self.sent[id(cell)] = [self.engine.submit(task) for task in tasks_of(cell, subject, given, self.timeout)]
+
+
+def _made(done: Done) -> Outcome:
+    if isinstance(done, str):
+        raise BenchError(done)
+    return done
+
+
+def make_with(engine: Ray | Local, timeout: float | None = None) -> Callable[..., Outcome] | None:
+    """make(cell, subject, given) for `run_suite`; None for this process, which needs no blocks."""
+    return Ahead(engine, timeout) if isinstance(engine, Ray) else None
+
+
+def _with_options(cell: Cell, options: Mapping[str, Any]) -> Cell:
+    from dataclasses import replace
+
+    return replace(cell, model=replace(cell.model, options=dict(options)))
