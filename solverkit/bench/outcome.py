@@ -152,11 +152,10 @@ def _peer(
 
 def draws_nothing(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any]) -> bool:
     """Whether the sampler draws no noise on this grid; told by its plan."""
-    card, options = find_sampler(cell.sampler, given), dict(cell.options)
+    card = find_sampler(cell.sampler, given)
     if not card.traceable:
         return card.order is not None  # stochastic methods declare none
-    if card.prepare is not None:
-        options = card.prepare(denoiser, card.check(options, partial=True))
+    options = card.prepared(denoiser, cell.options, (cell.model.num_samples, *denoiser.shape))
     return trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options).draws == 0
 
 

@@ -46,11 +46,9 @@ def plan_of(row: Row, denoiser: Any) -> Plan | None:
         return None
     try:
         card = resolve(row["sampler"])
-        options = card.check(row["options"], partial=card.prepare is not None)
         if not card.traceable:
             return None
-        if card.prepare is not None:
-            options = card.check(card.prepare(denoiser, options))
+        options = card.prepared(denoiser, row["options"], (row["num_samples"], *denoiser.shape))
         grid = choose_grid(card, denoiser.schedule, row["budget"], None, row["grid"], None, options)
         return trace(card, grid, **options)
     except SolverKitError:
