@@ -19,7 +19,7 @@ from solverkit.hub import load
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", default="default")
+    parser.add_argument("--suite", default="quick")
     parser.add_argument("--folder", type=Path, default=SHIPPED)
     parser.add_argument("--force", action="store_true", help="compute again what is there")
     parser.add_argument("--prune", action="store_true", help="delete the folder's other references")

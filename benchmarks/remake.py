@@ -6,7 +6,7 @@
     python benchmarks/remake.py --after lml         # those after one, to go on where it stopped
 
 Rows go to benchmarks/results, everything else to docs/ and solverkit/bench/references. The files that a step replaces are
-replaced when it is finished. `grids` prints the tables of solverkit/bench/suites/default.toml, to be pasted there; run it
+replaced when it is finished. `grids` prints the tables of solverkit/bench/suites/quick.toml, to be pasted there; run it
 before `default` where samplers have changed. What is stated in sentences is listed in docs/benchmarks.md.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 from solverkit.bench.report import make_panels, write_figure
 from solverkit.bench.runner import run_suite
 from solverkit.bench.suite import Suite
-from solverkit.bench.suite_file import load_suite
+from solverkit.bench.suite_file import bundled_suites, load_suite
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -50,12 +50,12 @@ def script(name: str, *arguments: str) -> Callable[[Path], bool]:
 
 
 def bench(
-    file: str, suite: str = "default", options: dict[str, dict[str, Any]] | None = None, **changes: Any
+    file: str, suite: str = "quick", options: dict[str, dict[str, Any]] | None = None, **changes: Any
 ) -> Callable[[Path], bool]:
     """Run a suite; its rows become benchmarks/results/FILE, its figure {runs}/FILE.png. A failed cell is a row too."""
 
     def run(runs: Path) -> bool:
-        plan: Suite = load_suite(suite if suite == "default" else SUITES / f"{suite}.toml").override(**changes)
+        plan: Suite = load_suite(suite if suite in bundled_suites() else SUITES / f"{suite}.toml").override(**changes)
         plan = replace(plan, options={**plan.options, **(options or {})})
         path = runs / file
         rows = list(run_suite(plan, path))

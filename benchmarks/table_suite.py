@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,14 @@ from markdown_table import table
 from ranking import compare
 from ranking import load as load_errors
 
+from solverkit.bench.panel import PEER_MARK, make_panels
+from solverkit.bench.points import Point
+from solverkit.bench.report import TIE, interval, number
 from solverkit.bench.store import latest, read
+from solverkit.registry.catalogue import metrics as registered
 
 MODELS = ("mnist", "mnist-flow", "mixture")
+SHORT = 10  # evaluations of the table in README.md
 
 
 def _rows(results: Path) -> list[dict[str, Any]]:
@@ -21,23 +25,48 @@ def _rows(results: Path) -> list[dict[str, Any]]:
 
 
 def errors(model: str, results: Path) -> str:
-    lines: dict[str, dict[int, Any]] = defaultdict(dict)
-    for row in _rows(results):
-        if row["model"] == model:
-            lines[row["sampler"]][row["budget"]] = row
-    budgets = sorted({budget for line in lines.values() for budget in line})
-    best = {b: min(line[b]["ode_error"] for line in lines.values() if b in line) for b in budgets}
+    """Errors and grids of all samplers; the best of a column and its ties are bold, the ties marked."""
+    (panel,) = (panel for panel in make_panels(_rows(results), "ode_error") if panel.title.startswith(f"{model} "))
+    leading = {budget: panel.leading(budget) for budget in panel.budgets}
 
-    def cell(row: dict[str, Any] | None) -> str:
-        if row is None:
-            return ""
-        shown = f"{row['ode_error']:.4f}"
-        return (f"**{shown}**" if row["ode_error"] == best[row["budget"]] else shown) + f" {row['grid']}"
+    def cell(name: str, budget: int) -> str:
+        point = panel.points[name].get(budget)
+        return "" if point is None else f"{_figure(point, name, leading[budget])} {point.row['grid']}"
 
     return table(
-        ["sampler", *(f"NFE {b}" for b in budgets)],
-        [[sampler, *(cell(line.get(b)) for b in budgets)] for sampler, line in lines.items()],
+        ["sampler", *(f"NFE {budget}" for budget in panel.budgets)],
+        [[name.rstrip(PEER_MARK), *(cell(name, budget) for budget in panel.budgets)] for name in panel.points],
     )
+
+
+def _figure(point: Point, name: str, leading: set[str]) -> str:
+    shown = f"**{number(point.value)}**" if name in leading else number(point.value)
+    shown = (TIE if name in leading and len(leading) > 1 else "") + shown
+    return shown + ("" if point.interval is None else f" ({interval(point.interval)})")
+
+
+def readme(results: Path) -> str:
+    """All samplers on all models at ten evaluations."""
+    panels = {panel.title.partition(" · ")[0]: panel for panel in make_panels(_rows(results), "ode_error")}
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel.points))
+
+    def cell(model: str, name: str) -> str:
+        return _figure(panels[model].points[name][SHORT], name, panels[model].leading(SHORT))
+
+    return table(
+        [f"NFE {SHORT}", *(f"`{model}`" for model in MODELS)],
+        [[name.rstrip(PEER_MARK), *(cell(model, name) for model in MODELS)] for name in names],
+    )
+
+
+def metrics(results: Path) -> str:
+    """What each metric measures, from its card."""
+    lines = [
+        [f"`{card.name}`", card.summary.rstrip("."), card.unit, card.better, str(card.min_samples), card.reference]
+        for card in registered().values()
+        if card.plugin == "bench"
+    ]
+    return table(["metric", "what", "unit", "better", "least samples", "source"], lines)
 
 
 def measured(results: Path) -> str:
@@ -63,6 +92,8 @@ def stability(results: Path) -> str:
 
 TABLES = {
     "measured": measured,
+    "readme": readme,
+    "metrics": metrics,
     **{f"default-{model}": functools.partial(errors, model) for model in MODELS},
     "stability": stability,
 }

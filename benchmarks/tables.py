@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py                     # all of them
     python benchmarks/tables.py teleportation       # those whose names begin so
-    python benchmarks/tables.py --write             # into docs/*.md
+    python benchmarks/tables.py --write             # into README.md and docs/*.md
 
 A table's place in a page is the line <!-- table: NAME --> right above it. Nothing in such a table is typed by hand.
 """
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="beginnings of names; default: all")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--write", action="store_true", help="put them into docs/*.md")
+    parser.add_argument("--write", action="store_true", help="put them into README.md and docs/*.md")
     arguments = parser.parse_args()
     chosen = [name for name in TABLES if not arguments.names or name.startswith(tuple(arguments.names))]
     made, missing = {}, []
@@ -58,7 +58,7 @@ def main() -> None:
             print(f"<!-- table: {name} -->\n{table}")
         sys.exit(bool(missing))
     placed: set[str] = set()
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text, found = replaced(page.read_text(encoding="utf-8"), made)
         page.write_text(text, encoding="utf-8")
         placed.update(found)

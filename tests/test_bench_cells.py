@@ -209,6 +209,7 @@ def test_settings_of_one_sampler_stand_side_by_side():
 
 def sample_euler(model, x, sigmas, extra_args=None, callback=None, disable=None, s_churn=0.0):
     for i in range(len(sigmas) - 1):
+        x = x + s_churn * torch.randn_like(x)  # it draws, and keeps nothing of it
         d = (x - model(x, sigmas[i] * x.new_ones(len(x)))) / sigmas[i]
         x = x + d * (sigmas[i + 1] - sigmas[i])
     return x

@@ -12,6 +12,7 @@ from solverkit.bench.runner import check_suite
 from solverkit.bench.suite_file import load_suite
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 SUITES = sorted((ROOT / "benchmarks" / "suites").glob("*.toml"))
 
 
@@ -27,11 +28,11 @@ def test_suites_name_what_exists(path):
     suite = load_suite(path)
     cells = list(suite.cells())
     check_suite(suite, cells)
-    assert len({(c.model.name, c.sampler, str(c.options), c.grid, c.nfe) for c in cells}) == len(cells)
+    assert len({(c.model.name, c.sampler, str(c.options), c.cache, c.grid, c.nfe) for c in cells}) == len(cells)
 
 
 def test_every_table_has_one_place(tables):
-    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    pages = "".join(path.read_text(encoding="utf-8") for path in PAGES)
     for name in tables.TABLES:
         assert pages.count(f"<!-- table: {name} -->\n") == 1, name
 
@@ -39,13 +40,14 @@ def test_every_table_has_one_place(tables):
 @pytest.mark.parametrize(
     "name",
     [
-        "measured", "default-mnist", "default-mnist-flow", "default-mixture", "stability", "lml-momentum",
+        "measured", "readme", "metrics", "default-mnist", "default-mnist-flow", "default-mixture", "stability",
+        "lml-momentum",
         "lml-distances", "pc-mixtures", "score-digits",
     ],
 )  # fmt: skip
 def test_pages_say_what_the_rows_say(tables, name):
     made = tables.TABLES[name](tables.RESULTS)
-    assert any(made in path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
+    assert any(f"<!-- table: {name} -->\n{made}" in path.read_text(encoding="utf-8") for path in PAGES)
 
 
 def test_a_table_is_put_in_its_place(tables):

@@ -47,8 +47,9 @@ def run_task(task: Task) -> Done:
     if torch.get_num_threads() != task.threads:
         torch.set_num_threads(task.threads)  # sums over threads differ in their last bits
     try:
+        subject = _subject(task.cell.model, task.given)  # loading is no part of a cell's time
         with limited(task.timeout):
-            return make_block(task.cell, _subject(task.cell.model, task.given), task.given, task.start, task.stop)
+            return make_block(task.cell, subject, task.given, task.start, task.stop)
     except CellTimeout:
         return f"it ran past --timeout, {task.timeout:g} seconds."
     except Exception as error:

@@ -31,8 +31,10 @@ def drawn(panels: list[Panel]) -> Any:
     names = list(dict.fromkeys(name for panel in panels for name in panel.points))
     width = max(5.2 * columns, 7.5)
     caption = textwrap.wrap(caption_of(panels), int(width * 14.5))
-    legend_lines = -(-len(names) // min(len(names), 5)) if names else 0
-    legend, words = 0.3 * legend_lines + 0.2, 0.17 * len(caption) + 0.1
+    longest = max(map(len, names), default=1)
+    across = max(1, min(len(names), 5, int(width * 11 / (longest + 7))))  # characters of the legend's font in an inch
+    legend_lines = -(-len(names) // across)
+    legend, words = 0.24 * legend_lines + 0.3, 0.17 * len(caption) + 0.1
     height = 4.4 * lines + legend + words
     figure = Figure(figsize=(width, height), dpi=150)
     FigureCanvasAgg(figure)
@@ -49,7 +51,7 @@ def drawn(panels: list[Panel]) -> Any:
     if ordered:
         figure.legend(
             [handles[name] for name in ordered], [name.replace(PEER_MARK, "") for name in ordered], loc="lower center",
-            ncols=min(len(ordered), 5), fontsize=10, frameon=False, handlelength=2.6, bbox_to_anchor=(0.5, words / height),
+            ncols=across, fontsize=10, frameon=False, handlelength=2.6, bbox_to_anchor=(0.5, words / height),
         )  # fmt: skip
     figure.text(0.01, 0.05 / height, "\n".join(caption), fontsize=7.5, color="#555555", va="bottom")
     return figure
@@ -100,9 +102,10 @@ def _draw_panel(axis: Any, panel: Panel, look: dict[str, Style]) -> dict[str, An
             handles[name] = _draw_line(axis, points, look[name], logarithmic)
     if logarithmic:
         axis.set_yscale("log")
-        _label_decades(axis, min(values), max(values))
+        label_values(axis, min(values), max(values))
     axis.set_xscale("log")
-    axis.set_xticks(panel.budgets, [str(budget) for budget in panel.budgets])
+    ticks = _ticks(panel)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     if len(panel.budgets) == 1:
         axis.set_xlim(panel.budgets[0] / 1.3, panel.budgets[0] * 1.3)
@@ -129,7 +132,14 @@ def _draw_line(axis: Any, points: list[Point], style: Style, logarithmic: bool) 
     return handle
 
 
-def _label_decades(axis: Any, low: float, high: float) -> None:
+def _ticks(panel: Panel) -> list[float]:
+    """The budgets, and what was counted beyond them (a cache evaluates less than it is asked)."""
+    counted = {round(point.nfe) for line in panel.points.values() for point in line.values()}
+    low, high = min(panel.budgets, default=0), max(panel.budgets, default=0)
+    return sorted({*panel.budgets, *(nfe for nfe in counted if not low <= nfe <= high)})
+
+
+def label_values(axis: Any, low: float, high: float) -> None:
     """Labels at 1, 2 and 5 of each decade: an axis never has only one of them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

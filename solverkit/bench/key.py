@@ -73,7 +73,7 @@ def _code(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any]) -> str
 
 
 def _plan(card: SamplerCard, denoiser: Any, grid: str, cell: Cell) -> str:
-    options = card.prepared(denoiser, cell.options)
+    options = card.prepared(denoiser, cell.options, (cell.model.num_samples, *denoiser.shape))
     plan = trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options)
     ops = [i.payload[0] for segment in plan.segments for i in segment.instructions if i.kind == "op"]
     return fingerprint(plan) + "".join(sorted({_source(op) for op in ops}))

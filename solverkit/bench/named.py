@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import LoadError, OptionError, nearest
 from ..registry.registry import SamplerCard, resolve
-from ..registry.spelled import parse_options
+from ..registry.spelled import FIRST, parse_options, with_names
 
 PEER, K_DIFFUSION = "diffusers:", "k-diffusion:"
 IN_FILE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)(?::(?P<options>.*))?")
@@ -28,6 +28,18 @@ def split_sampler(text: str) -> tuple[str, dict[str, Any]]:
             name, options = parse_options(text[len(family) :])
             return family + name, options
     return parse_options(text)
+
+
+def with_own_options(text: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """As `split_sampler`; a value without a name has that of the sampler's first option.
+
+    Raises:
+        UnknownNameError, OptionError, LoadError: as `find_sampler`, where there is such a value.
+    """
+    name, options = split_sampler(text)
+    if FIRST not in options or is_peer(name):
+        return name, options
+    return name, with_names(name, options, find_sampler(name, given).options)
 
 
 def is_peer(sampler: str) -> bool:

@@ -155,7 +155,7 @@ def draws_nothing(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any]
     card = find_sampler(cell.sampler, given)
     if not card.traceable:
         return card.order is not None  # stochastic methods declare none
-    options = card.prepared(denoiser, cell.options)
+    options = card.prepared(denoiser, cell.options, (cell.model.num_samples, *denoiser.shape))
     return trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options).draws == 0
 
 

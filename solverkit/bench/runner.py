@@ -174,7 +174,9 @@ class _Runner:
                 self._solve(subject, cell.seed, guess, done)
             self.say(Progress(cell.label, guess.done, guess.total, done, len(self.cells)))
             row, shown = run_cell(
-                cell, subject, self.wanted, self.suite.given, self.timeout, self.make, asked=bool(self.suite.metrics)
+                cell, subject, self.wanted, self.suite.given,
+                None if isinstance(self.make, Ahead) else self.timeout,  # there each block has its own
+                self.make, asked=bool(self.suite.metrics),
             )
             row["key"] = key
             if self.store is not None and key is not None:

@@ -43,7 +43,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor) -> float:
 
 
 def energy(x: Tensor, y: Tensor) -> float:
-    """Energy distance 2 E|x - y| - E|x - x'| - E|y - y'|, unbiased, of (n, F) and (m, F)."""
+    """Energy distance 2 E d(x, y) - E d(x, x') - E d(y, y') of Euclidean distances, unbiased, of (n, F) and (m, F)."""
     n, m = len(x), len(y)
     within = torch.cdist(x, x).sum() / (n * (n - 1)) + torch.cdist(y, y).sum() / (m * (m - 1))
     return float(2 * torch.cdist(x, y).mean() - within)

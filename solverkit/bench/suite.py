@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import BenchError, OptionError
-from .named import K_DIFFUSION, PEER, split_sampler
+from .named import K_DIFFUSION, PEER, with_own_options
 
 __all__ = ["BEST", "K_DIFFUSION", "NO_CACHE", "PEER", "Cell", "ExtraCells", "ModelEntry", "Suite", "short_name"]
 
@@ -160,7 +160,7 @@ class Suite:
 
     def _of_model(self, model: ModelEntry, seed: int) -> Iterator[Cell]:
         for spelled in self.samplers:
-            sampler, own = split_sampler(spelled)
+            sampler, own = with_own_options(spelled, self.given)
             options = {**self.options.get(sampler, {}), **(self.options.get(spelled, {}) if own else {}), **own}
             for cache in self.caches:
                 for nfe in self.nfe:
@@ -168,7 +168,7 @@ class Suite:
                         yield Cell(model, sampler, options, grid, nfe, seed, cache, self.title)
         for extra in self.extra:
             if extra.model == model.name:
-                sampler, own = split_sampler(extra.sampler)
+                sampler, own = with_own_options(extra.sampler, self.given)
                 options = {**self.options.get(sampler, {}), **own, **extra.options}
                 for nfe in extra.nfe or self.nfe:
                     for grid in self._grids(model, sampler, nfe, extra.grid or self.grid):

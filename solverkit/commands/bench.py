@@ -163,7 +163,7 @@ def _split(texts: list[str]) -> list[str]:
     names: list[str] = []
     for text in texts:
         for i, part in enumerate(part.strip() for part in text.split(",")):
-            if i and "=" in part and ":" not in part and names and "=" in names[-1]:
+            if i and "=" in part and ":" not in part and names and ({"=", ":"} & set(names[-1])):
                 names[-1] += f",{part}"
             elif part:
                 names.append(part)

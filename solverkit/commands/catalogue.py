@@ -52,10 +52,18 @@ def models(as_json: bool = JSON) -> None:
 
 
 def metrics(as_json: bool = JSON) -> None:
-    """List the metrics of a bench."""
+    """List the metrics of a bench: unit, which way is better, the least number of samples, source."""
     from ..registry.catalogue import metrics
 
-    _list("metrics", metrics().values(), as_json)
+    cards = metrics().values()
+    if as_json:
+        fields = ("unit", "lower_is_better", "to_floor", "min_samples", "statistic")
+        return print_json([{**_record(card), **{name: getattr(card, name) for name in fields}} for card in cards])
+    rows = [
+        (card.name, card.summary, card.unit, card.better, str(card.min_samples), card.reference, card.plugin)
+        for card in cards
+    ]
+    print_table("metrics", ("name", "what", "unit", "better", "least samples", "source", "plugin"), rows)
 
 
 def plugins(as_json: bool = JSON) -> None:

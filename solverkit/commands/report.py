@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from ..errors import OptionError
 from .console import console, print_json, remark
 from .destination import require_readable, require_writable
 
@@ -57,7 +58,10 @@ def report(
     if out is None and len(files) == 1 and files[0].is_dir():
         if find_spec("plotly") is None:
             return remark("no page was written: pip install 'solverkit[report]'")
-        require_writable(page := files[0] / PAGE)
+        try:
+            require_writable(page := files[0] / PAGE)
+        except OptionError as error:  # the tables are there; nobody asked for the page
+            return remark(f"no page was written: {error}")
     if page is not None:
         _write_page(rows, files, page)
     if (shown := page or out) is not None:

@@ -116,12 +116,12 @@ def sample_shards(
         raise OptionError(f"--nfe must be a positive integer, got {nfe}.")
     use_threads(threads)
     from ..bench.engine import open_engine
-    from ..bench.named import find_sampler, split_sampler
+    from ..bench.named import find_sampler, with_own_options
     from ..bench.shards import MANIFEST, write_shards
     from ..bench.subject import open_subject
     from ..bench.suite import Cell, ModelEntry
 
-    name, own = split_sampler(sampler)
+    name, own = with_own_options(sampler, {})
     options = {**own, **read_options(find_sampler(name, {}), pairs)}
     entry = ModelEntry(
         model, num_samples, batch_size=batch, options=loader_options(model, label, device, dtype, guidance)

@@ -217,6 +217,11 @@ class MetricCard(Card):
     statistic: str | None = None
     to_floor: bool = False
 
+    @property
+    def better(self) -> str:
+        """Which way is better, in a word."""
+        return "as real samples" if self.to_floor else "less" if self.lower_is_better else "more"
+
 
 CARDS: dict[str, tuple[type[Card], int]] = {
     "samplers": (SamplerCard, 4),

@@ -48,7 +48,7 @@ def plan_of(row: Row, denoiser: Any) -> Plan | None:
         card = resolve(row["sampler"])
         if not card.traceable:
             return None
-        options = card.prepared(denoiser, row["options"])
+        options = card.prepared(denoiser, row["options"], (row["num_samples"], *denoiser.shape))
         grid = choose_grid(card, denoiser.schedule, row["budget"], None, row["grid"], None, options)
         return trace(card, grid, **options)
     except SolverKitError:
