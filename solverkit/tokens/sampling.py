@@ -1,0 +1,189 @@
+"""A token run: what `sk.sample` does with a token model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BudgetError, OptionError
+from ..grid.grid import Grid
+from ..grid.named import make_grid
+from ..model.counting import counting
+from ..plan.clock import clocked, planning
+from ..process.level import Level
+from ..registry.registry import DecoderCard, resolve_decoder
+from ..run.noise import sample_seeds
+from ..run.result import Result
+from .asked import AskedTokens
+from .model import FREE
+from .noise import START, TokenNoise
+
+BATCH = 64
+CONTINUOUS = ("shape", "constrain", "dtype", "prior", "grad", "on_nonfinite")
+
+
+def sample_tokens(
+    model: Any, sampler: Any, nfe: int | None, steps: int | None, *, num_samples: int | None = None,
+    x: Tensor | None = None, seed: int | Sequence[int] = 0, grid: str | Grid | None = None,
+    levels: Sequence[float] | None = None, device: Any = None, progress: bool = False, callback: Callable[..., None] | None = None,
+    return_trajectory: bool = False, batch_size: int | None = None, options: dict[str, Any], **continuous: Any,
+) -> Result:  # fmt: skip
+    """Arguments as of `sk.sample`; x holds ids (B, L), the mask or -1 where nothing is given.
+
+    `Result.reports` has, a sequence: `rows asked` and `rows evaluated` (without those answered from memory), `tokens per
+    evaluation`, and `revealed`, (B, L): the number of the evaluation that revealed each token, -1 where it was given.
+    """
+    began = time.perf_counter()
+    for name, value in continuous.items():
+        if value is not None and value is not False and value != "raise":
+            raise OptionError(f"sk.sample takes no {name}= with a token model: it belongs to continuous models.")
+    card = resolve_decoder(sampler, model)
+    options = card.check(options)
+    with clocked() as clock:
+        start, free, seeds = _start(model, num_samples, x, seed, device)
+        with planning():
+            run_grid = choose_grid(card, model.process, nfe, steps, grid, levels, options, int(free.sum(dim=1).max()))
+        parts, revealed, states, asked = [], [], [], []
+        size = BATCH if batch_size is None else batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise OptionError(f"batch_size must be a positive integer, got {batch_size!r}.")
+        with counting() as count:
+            for a in range(0, len(start), size):
+                b = min(a + size, len(start))
+                kept: list[Tensor] = []
+                report = _report(kept if return_trajectory else None, callback)
+                one = AskedTokens(_rows(model, a, b, len(start)), start[a:b], free[a:b], report)
+                parts.append(run_decoder(card, one, start[a:b], run_grid, TokenNoise(seeds[a:b], start.shape[1], start.device),
+                                         options))  # fmt: skip
+                one.watch(parts[-1])
+                revealed.append(one.revealed)
+                states.append(kept)
+                asked.append(one)
+    out = torch.cat(parts)
+    rows = count.rows
+    made = int(free.sum())
+    reports: dict[str, Any] = {
+        "rows asked": sum(one.asked for one in asked) / len(out),
+        "rows evaluated": rows / len(out),
+        "tokens per evaluation": made / max(rows, 1),
+        "revealed": torch.cat(revealed),
+    }
+    told = tuple(level if isinstance(level, Level) else Level(float(torch.as_tensor(level).float().mean()), frame=1)
+                 for level in asked[0].levels)  # fmt: skip
+    return Result(
+        out, rows / len(out), told, _stacked(states, parts) if return_trajectory else None, time.perf_counter() - began,
+        sum(one.seconds for one in asked), reports, clock.seconds, count.passes,
+    )  # fmt: skip
+
+
+def run_decoder(card: DecoderCard, model: Any, x: Tensor, grid: Grid, noise: Any, options: dict[str, Any]) -> Tensor:
+    """The final ids of a decoder, after what it must not do was refused.
+
+    Raises:
+        OptionError: it changed a token that was given, or made ids that the model does not have.
+    """
+    out = card.fn(model, x.clone(), grid, noise, **options)
+    if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != torch.long:
+        raise OptionError(f"{card.name!r} must return ids of shape {tuple(x.shape)}, got {type(out).__name__}.")
+    if bool(((out != x) & ~model.free).any()):
+        raise OptionError(f"{card.name!r} changed tokens that were given: it may write only where model.free is true.")
+    if grid[-1] == 0 and model.mask is not None and bool(((out == model.mask) & model.free).any()):
+        raise OptionError(f"{card.name!r} left masks at noise level 0.")
+    return out
+
+
+def choose_grid(
+    card: DecoderCard, process: Any, nfe: int | None, steps: int | None, grid: str | Grid | None,
+    levels: Sequence[float] | None, options: dict[str, Any], free: int,
+) -> Grid:  # fmt: skip
+    """The levels of a run: given ones, or as many steps as `steps` says or `nfe` pays for.
+
+    Without any of them a decoder that sets its own pace gets a step for each free token.
+
+    Raises:
+        OptionError: arguments that contradict each other.
+        BudgetError: fewer evaluations than the decoder needs.
+    """
+    if levels is not None or isinstance(grid, Grid):
+        if nfe is not None or steps is not None or (levels is not None and grid is not None):
+            raise OptionError("levels are given, so nfe=, steps= and grid= must not be.")
+        return grid if isinstance(grid, Grid) else Grid(tuple(process.at(float(m)) for m in levels or ()), process)
+    if nfe is not None and steps is not None:
+        raise OptionError("give nfe= or steps=, not both.")
+    if nfe is None and steps is None:
+        if not card.own_pace:
+            raise OptionError(f"{card.name!r} needs nfe= or steps=.")
+        steps = max(free, 1)
+    elif nfe is not None:
+        if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+            raise OptionError(f"nfe must be a positive integer, got {nfe!r}.")
+        if card.exact == "always" and nfe < free:
+            raise BudgetError(f"{card.name!r} takes one evaluation for each of {free} free tokens, got nfe={nfe}.")
+        steps = card.steps_for(nfe, options)
+    assert steps is not None
+    return make_grid(grid or "uniform", process, steps)
+
+
+def _start(
+    model: Any, num_samples: int | None, x: Tensor | None, seed: Any, device: Any
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Starting ids, which of them are free, and the keys of the samples.
+
+    Raises:
+        OptionError: no number of samples, no length, ids that the model does not have.
+    """
+    where = torch.device(device) if device is not None else model.device
+    if (num_samples is None) == (x is None):
+        raise OptionError("give exactly one of num_samples= and x= (ids, the mask or -1 where nothing is given).")
+    if x is None:
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+            raise OptionError(f"num_samples must be a positive integer, got {num_samples!r}.")
+        if model.length is None:
+            raise OptionError("this model has no length of its own: wrap_tokens(..., length=), with_prompt(..., length=), or x=.")
+        prompt = model.prompt if model.prompt is not None else torch.full((model.length,), FREE)
+        x = prompt.expand(num_samples, model.length) if prompt.ndim == 1 else prompt
+        if len(x) != num_samples:
+            raise OptionError(f"the model has {len(x)} prompts, and num_samples={num_samples}.")
+    if not isinstance(x, Tensor) or x.dtype != torch.long or x.ndim != 2 or not x.numel():
+        raise OptionError("x must be ids (B, L) of dtype torch.long: a token model has no real-valued state.")
+    x = x.to(where)
+    free = x == FREE if model.mask is None else (x == FREE) | (x == model.mask)
+    wrong = x[~free]
+    if bool(((wrong < 0) | (wrong >= model.vocabulary)).any()) or bool(torch.isin(wrong, torch.tensor(model.never, device=where)).any()):
+        raise OptionError(f"x holds ids that are neither the model's (0 to {model.vocabulary - 1}) nor its mask ({model.mask}).")
+    seeds = sample_seeds(seed, len(x))
+    if model.mask is not None:
+        return torch.where(free, model.mask, x), free, seeds
+    flat = torch.zeros(*x.shape, model.vocabulary, device=where)
+    return torch.where(free, TokenNoise(seeds, x.shape[1], where).token(flat, START, free), x), free, seeds
+
+
+def _rows(model: Any, a: int, b: int, total: int) -> Any:
+    """The model with the prompts of samples a .. b - 1."""
+    prompt = model.prompt
+    if prompt is None or prompt.ndim == 1 or (a, b) == (0, total):
+        return model
+    return model.with_prompt(prompt[a:b])
+
+
+def _report(kept: list[Tensor] | None, callback: Callable[..., None] | None) -> Callable[..., None] | None:
+    if kept is None and callback is None:
+        return None
+
+    def report(evaluation: Any) -> None:
+        if kept is not None:
+            kept.append(evaluation.x.clone())
+        if callback is not None:
+            callback(evaluation._replace(x=evaluation.x.clone()))
+
+    return report
+
+
+def _stacked(states: list[list[Tensor]], parts: list[Tensor]) -> Tensor:
+    """(evaluations + 1, B, L): every evaluated state and the end; a batch that ended sooner stays at its end."""
+    longest = max(len(kept) for kept in states)
+    return torch.cat([torch.stack([*kept, *[out] * (longest + 1 - len(kept))]) for kept, out in zip(states, parts)], dim=1)
