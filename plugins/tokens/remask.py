@@ -18,7 +18,7 @@ LOOP = {"t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9}
 
 
 @sk.sampler(
-    "remdm", order=lambda options: 1 if options["rule"] == "rescale" else None, biased=lambda options: options["rule"] == "conf", reference=f"{REMDM}, section 4",
+    "remdm", biased=lambda options: options["rule"] == "conf", reference=f"{REMDM}, section 4",
     remembers=lambda options: options["rule"] == "conf",
     variants=({"rule": "rescale"}, {"rule": "conf"}, {"rule": "loop"}),
 )  # fmt: skip

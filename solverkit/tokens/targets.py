@@ -63,9 +63,14 @@ class MarkovChain:
         initial: (V,) probabilities.
         transition: (V, V), rows that sum to 1.
         length: L.
+        own: Whether a token that is seen counts as evidence of itself. Without it the answer at a revealed position is what
+            the others say of it, as a network that corrects itself would answer; it is exact at masked positions only.
     """
 
-    def __init__(self, initial: Tensor, transition: Tensor, length: int, noise: Noise = "absorbing") -> None:
+    def __init__(
+        self, initial: Tensor, transition: Tensor, length: int, noise: Noise = "absorbing", own: bool = True
+    ) -> None:
+        self.own = own
         self.initial, self.transition = initial.double(), transition.double()
         self.vocabulary, self.length, self.noise = len(initial), length, noise
 
@@ -82,7 +87,7 @@ class MarkovChain:
             backward[:, i] = behind  # P(evidence after i | x_0 at i), up to a factor
             behind = (behind * e[:, i]) @ self.transition.T
             behind = behind / behind.sum(dim=1, keepdim=True)
-        c = forward * e * backward
+        c = forward * (e if self.own else 1.0) * backward
         return (c / c.sum(dim=-1, keepdim=True)).log()
 
     def log_prob(self, x: Tensor) -> Tensor:
