@@ -1,5 +1,5 @@
 """Loading and saving of networks: bundled ones, diffusers folders, hub ids."""
 
-from .files.hub import load, save
+from .files.hub import load, masked_lm, save
 
-__all__ = ["load", "save"]
+__all__ = ["load", "masked_lm", "save"]

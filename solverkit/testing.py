@@ -31,7 +31,12 @@ from .proofs.parts import check_parts
 from .proofs.runs import check_finite, check_independence, check_input_untouched, check_nfe, check_spellings
 from .proofs.token_law import check_token_law, check_token_product
 from .proofs.token_runs import (
-    check_token_cache, check_token_independence, check_token_input, check_token_nfe, check_token_options, check_token_prompt,
+    check_token_cache,
+    check_token_independence,
+    check_token_input,
+    check_token_nfe,
+    check_token_options,
+    check_token_prompt,
 )  # fmt: skip
 from .registry.registry import DecoderCard, SamplerCard, registry, resolve
 from .registry.spelled import parse_options

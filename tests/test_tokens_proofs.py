@@ -131,7 +131,11 @@ def test_a_cache_that_is_wrong_is_caught(monkeypatch):
     from solverkit.tokens.asked import AskedTokens
 
     def stale(self, x, level):
-        return torch.zeros(len(x), dtype=torch.bool) if self._seen is not None and self.model.cache else torch.ones(len(x), dtype=torch.bool)
+        return (
+            torch.zeros(len(x), dtype=torch.bool)
+            if self._seen is not None and self.model.cache
+            else torch.ones(len(x), dtype=torch.bool)
+        )
 
     monkeypatch.setattr(AskedTokens, "_changed", stale)
     with pytest.raises(AssertionError, match="cache"):

@@ -53,7 +53,9 @@ def blocks(
     number, count = block_of(model, block)
     n = grid.run_steps
     if n < count:
-        raise BudgetError(f"{count} blocks of {block} tokens need at least {count} steps, got {n}: larger blocks, or more steps.")
+        raise BudgetError(
+            f"{count} blocks of {block} tokens need at least {count} steps, got {n}: larger blocks, or more steps."
+        )
     free = model.free.sum(dim=1).clamp(min=1)
     first = sequence == "choose-then-sample"
     for k, s, _ in numbered(grid):

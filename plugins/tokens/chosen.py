@@ -72,9 +72,7 @@ def choose_then_sample(model: Any, x: Tensor, grid: Grid, noise: Any, by: By = "
     reference="Nie et al. 2025 (LLaDA), low-confidence remasking; Ye et al. 2025 (Dream)",
     variants=({"by": "random"}, {"by": "margin"}, {"by": "entropy"}, {"released": True}),
 )  # fmt: skip
-def sample_then_choose(
-    model: Any, x: Tensor, grid: Grid, noise: Any, by: Kept = "drawn", released: bool = False
-) -> Tensor:
+def sample_then_choose(model: Any, x: Tensor, grid: Grid, noise: Any, by: Kept = "drawn", released: bool = False) -> Tensor:
     """A token is drawn at every masked position, and the most certain ones are kept (the released order).
 
     Args:

@@ -74,7 +74,7 @@ def dfm_corrector(model: Any, x: Tensor, grid: Grid, noise: Any, strength: float
     for k, s, t in numbered(grid):
         a = 1 + strength * (s * (1 - s)) ** power
         q = 1.0 if t == 0 else min(a * (s - t) / s, 1.0)
-        back = min((a - 1) * (s - t) / (1 - s), 1.0) if 0 < t and s < 1 else 0.0
+        back = min((a - 1) * (s - t) / (1 - s), 1.0) if t > 0 and s < 1 else 0.0
         log_c, masked = model(x, s), x == model.mask
         revealed, hidden = noise.happens(q, k, masked), noise.happens(back, k, ~masked & model.free)
         x = torch.where(revealed, noise.token(log_c, k, revealed), torch.where(hidden, model.mask, x))

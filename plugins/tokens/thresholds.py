@@ -10,11 +10,10 @@ from torch import Tensor
 import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
-from solverkit.tokens import negative_entropy, numbered, top
+from solverkit.tokens import masked_in, negative_entropy, numbered, top
 from solverkit.tokens.steps import highest
 
 from .blocks import block_of
-from .chosen import due
 
 
 def open_block(model: Any, x: Tensor, number: Tensor) -> Tensor:
@@ -28,9 +27,7 @@ def open_block(model: Any, x: Tensor, number: Tensor) -> Tensor:
     "threshold", own_pace=True, exact=lambda options: "one-token" if options["confidence"] >= 1 else "",
     reference="Wu et al. 2025, arXiv 2505.22618 (Fast-dLLM)", variants=({"confidence": 1.0}, {"block": 2}),
 )  # fmt: skip
-def threshold(
-    model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float = 0.9, block: int = 0
-) -> Tensor:
+def threshold(model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float = 0.9, block: int = 0) -> Tensor:
     """Every position of the block where max c > confidence is drawn, and the most certain one in any case.
 
     Ends when nothing is masked; the grid's last step reveals what a budget left. Positions are chosen before tokens are
@@ -88,9 +85,8 @@ def entropy_bounded(model: Any, x: Tensor, grid: Grid, noise: Any, gamma: float 
 def block_refinement(
     model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float = 0.95, block: int = 32, edit: float = 1.0
 ) -> Tensor:
-    """A token is drawn at every masked position of the block; those above the confidence are kept, at least the scheduled number.
-
-    The scheduled number is what floor(m_t F) says; a grid of few steps reveals more at once, and the rest at level 0.
+    """A token is drawn at every masked position of the block; those above the confidence are kept if they are at least the
+    scheduled number floor(m_s F) - floor(m_t F), else so many of the most probable ones. Level 0 reveals the rest.
     Biased by the drawn token's probability, as released.
 
     Args:
@@ -107,7 +103,8 @@ def block_refinement(
         block_now = model.free & (number == place) if edit < 1 else masked
         drawn = noise.token(log_c, k, block_now if t > 0 else block_now | (x == model.mask))
         p = log_c.double().gather(-1, drawn[..., None])[..., 0].exp()
-        sure, scheduled = masked & (p > confidence), due(model, x, t).clamp(min=1)
+        sure = masked & (p > confidence)
+        scheduled = (masked_in(model.free, s) - masked_in(model.free, t)).clamp(min=1)
         revealed = torch.where((sure.sum(dim=1) >= scheduled)[:, None], sure, top(p, masked, scheduled))
         revealed = revealed | (block_now & (x != model.mask) & (p > edit))
         x = torch.where(revealed if t > 0 else revealed | (x == model.mask), drawn, x)

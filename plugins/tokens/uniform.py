@@ -12,7 +12,7 @@ import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
 from solverkit.process.level import Level
-from solverkit.tokens import margin, numbered, top
+from solverkit.tokens import numbered
 from solverkit.tokens.steps import highest
 
 D3PM = "Austin et al. 2021, arXiv 2107.03006, eq. 3"
@@ -47,43 +47,69 @@ def leave_one_out(log_c: Tensor, x: Tensor, alpha: float, vocabulary: int) -> Te
     return (log_c - there).log_softmax(dim=-1)
 
 
-def sweep(model: Any, x: Tensor, t: Level, count: int, selection: str, k: int, noise: Any) -> Tensor:
+def select(log_p: Tensor, x: Tensor, where: Tensor, selection: str, tau: float, k: int, noise: Any) -> Tensor:
+    """(B, L) bool: one position of `where`, drawn from a softmax of how uncertain it is over tau."""
+    current = log_p.gather(-1, x[..., None])[..., 0]
+    uncertain = {
+        "random": lambda: torch.zeros_like(current),
+        "max": lambda: -highest(log_p),
+        "margin": lambda: log_p.scatter(-1, x[..., None], -torch.inf).amax(dim=-1) - current,
+        "current": lambda: -current,
+    }[selection]()
+    log_w = torch.where(where, uncertain / tau, -torch.inf)
+    places = torch.arange(x.shape[1], device=x.device)
+    first = (places == 0).expand_as(x) & where.any(dim=1, keepdim=True)
+    place = noise.token(log_w[:, None].expand(-1, x.shape[1], -1), k, first)[:, :1]
+    return (places == place) & where
+
+
+def sweep(
+    model: Any, x: Tensor, t: Level, count: int, selection: str, tau: float, k: int, noise: Any
+) -> Tensor:
     """`count` positions drawn anew from alpha c_loo + (1 - alpha) / V: Gibbs' conditional of x_t at a position.
 
     It keeps the law of x_t where one position is chosen by chance. A choice that looks at the tokens is no random scan, and
-    does not (`benchmarks/tokens_findings.py gibbs`).
+    does not (`benchmarks/tokens_findings.py gibbs`); neither do several positions at once.
     """
     log_c = leave_one_out(model(x, t), x, t.alpha, model.vocabulary)
-    p = (t.alpha * log_c.double().exp() + (1 - t.alpha) / model.vocabulary).log()
-    certain = {
-        "random": lambda: noise.order(k),
-        "max": lambda: -highest(p),
-        "margin": lambda: -margin(p),
-        "current": lambda: -p.gather(-1, x[..., None])[..., 0],
-    }[selection]()
-    chosen = top(certain, model.free, count)
-    return torch.where(chosen, noise.token(p, k, chosen), x)
+    log_p = (t.alpha * log_c.double().exp() + (1 - t.alpha) / model.vocabulary).log()
+    chosen = torch.zeros_like(model.free)
+    for _ in range(count):
+        chosen = chosen | select(log_p, x, model.free & ~chosen, selection, tau, k, noise)
+    return torch.where(chosen, noise.token(log_p, k, chosen), x)
 
 
 @sk.sampler(
-    "gibbs", process="uniform", biased=lambda options: options["selection"] == "current", order=lambda options: 1 if options["selection"] == "random" and options["count"] == 1 else None,
-    evaluations=lambda n, options: n + options["sweeps"] * (n - 1), reference=f"{D3PM}; diffusers' DiscreteDDIMScheduler",
+    "gibbs",
+    process="uniform",
+    order=lambda options: 1 if options["selection"] == "random" and options["count"] == 1 else None,
+    biased=lambda options: options["selection"] in ("current", "margin"),
+    evaluations=lambda n, options: n + options["sweeps"] * (n - 1),
+    reference=f"{D3PM}; diffusers' DiscreteDDIMScheduler",
     variants=({"selection": "margin"}, {"selection": "max"}, {"selection": "current"}, {"sweeps": 2, "count": 2}),
-)  # fmt: skip
+)
 def gibbs(
-    model: Any, x: Tensor, grid: Grid, noise: Any, selection: Selection = "random", sweeps: int = 1, count: int = 1
+    model: Any,
+    x: Tensor,
+    grid: Grid,
+    noise: Any,
+    selection: Selection = "random",
+    sweeps: int = 1,
+    count: int = 1,
+    tau: float = 1.0,
 ) -> Tensor:
     """`posterior` with Gibbs sweeps at each level after the first and before the last, one evaluation each.
 
     Args:
-        selection: Which positions a sweep draws anew: by chance, or those of the lowest max, margin or current probability.
+        selection: How a sweep chooses what it draws anew: by chance, or by a low max, log-margin or current probability.
         sweeps: A level.
         count: Positions a sweep.
+        tau: Temperature of the choice; small ones take the most uncertain position.
     """
-    if sweeps < 0 or count < 1:
-        raise OptionError(f"gibbs needs sweeps >= 0 and count >= 1, got {sweeps} and {count}.")
+    if sweeps < 0 or count < 1 or not tau > 0:
+        raise OptionError(f"gibbs needs sweeps >= 0, count >= 1 and tau > 0, got {sweeps}, {count} and {tau}.")
     for k, s, t in numbered(grid):
         x = posterior_step(model, x, model(x, s), s, t, k, noise)
         for _ in range(sweeps if t > 0 else 0):
-            x = sweep(model, x, t, count, selection, k, noise)
+            x = sweep(model, x, t, count, selection, tau, k, noise)
     return x

@@ -59,7 +59,9 @@ class Branching:
         if (again := self._repeated()) is not None:
             return again
         p = log_p.double().softmax(dim=-1).nan_to_num()
-        p = torch.where(where[..., None], p, torch.nn.functional.one_hot(torch.zeros_like(where, dtype=torch.long), p.shape[-1]))
+        p = torch.where(
+            where[..., None], p, torch.nn.functional.one_hot(torch.zeros_like(where, dtype=torch.long), p.shape[-1])
+        )
         ids = torch.cartesian_prod(*[torch.arange(p.shape[-1])] * self.length).view(-1, self.length)
         raise _Fork(ids, torch.stack([p[:, i, ids[:, i]] for i in range(self.length)]).prod(dim=0))
 
@@ -112,10 +114,16 @@ def law(card: DecoderCard, model: Any, grid: Grid, options: Mapping[str, Any], w
     else:
         p[(model.mask * factor).sum()] = 1.0
     whole = whole or card.said("exact", options) == "always"
-    pieces = [grid] if whole else [_Piece(grid.levels[i : i + 2], grid.schedule, before=i, whole=len(grid) - 1) for i in range(len(grid) - 1)]
+    pieces = (
+        [grid]
+        if whole
+        else [_Piece(grid.levels[i : i + 2], grid.schedule, before=i, whole=len(grid) - 1) for i in range(len(grid) - 1)]
+    )
     for piece in pieces:
         alive = p.nonzero()[:, 0]
-        ends, weights = branches(lambda x, noise, piece=piece: _run(card, model, x, piece, noise, options), states[alive], p[alive])
+        ends, weights = branches(
+            lambda x, noise, piece=piece: _run(card, model, x, piece, noise, options), states[alive], p[alive]
+        )
         p = torch.zeros_like(p).index_add_(0, (ends * factor).sum(dim=1), weights)
     return p.view([sizes] * length)
 
@@ -135,7 +143,9 @@ def distance(card: DecoderCard, model: Any, grid: Grid, options: Mapping[str, An
     return total_variation(found, exact)
 
 
-def measured_orders(card: DecoderCard, model: Any, options: Mapping[str, Any], counts: tuple[int, ...] = COUNTS) -> tuple[list[float], list[float]]:
+def measured_orders(
+    card: DecoderCard, model: Any, options: Mapping[str, Any], counts: tuple[int, ...] = COUNTS
+) -> tuple[list[float], list[float]]:
     """Total variation at each number of steps, and the order between neighbours."""
     found = [distance(card, model, make_grid("uniform", model.process, n), options) for n in counts]
     orders = [math.log(a / b) / math.log(m / n) for (a, b), (n, m) in zip(zip(found, found[1:]), zip(counts, counts[1:]))]
@@ -152,7 +162,9 @@ def check_token_law(card: DecoderCard, options: Mapping[str, Any]) -> None:
         short = make_grid("uniform", pair.process, 3 if masked else 2)
         parts, entire = (law(card, pair, short, options, whole) for whole in (False, True))
         difference = total_variation(parts, entire)
-        assert difference <= EXACT, f"a run of {len(short) - 1} steps and its steps one by one differ by {difference:.2e} in law"
+        assert difference <= EXACT, (
+            f"a run of {len(short) - 1} steps and its steps one by one differ by {difference:.2e} in law"
+        )
     if exact := card.said("exact", options):
         assert exact in ("always", "one-token"), f"exact must be 'always', 'one-token' or '', got {exact!r}"
         wide = correlated(3, 3, 0.5, card.process)  # type: ignore[arg-type]

@@ -38,7 +38,9 @@ def check_token_prompt(card: DecoderCard, options: Mapping[str, Any]) -> None:
     for steps in (5, 9, 20):
         for one in (model, model.with_prompt(prompt)):
             x = drawn(card, one, options, steps).x
-            assert bool(((x >= 0) & (x < SYMBOLS)).all()), f"{steps} steps left masks, or made ids that the model does not have"
+            assert bool(((x >= 0) & (x < SYMBOLS)).all()), (
+                f"{steps} steps left masks, or made ids that the model does not have"
+            )
         assert torch.equal(x[:, prompt >= 0], prompt[prompt >= 0].expand(len(x), -1)), f"{steps} steps changed the prompt"
         whole = sample(model.with_prompt(torch.tensor([0, 1, 2] * 3)), card, steps=steps, num_samples=2, **options)
         assert whole.x.tolist() == [[0, 1, 2] * 3] * 2, "a sequence that is given whole was changed"
@@ -49,8 +51,12 @@ def check_token_cache(card: DecoderCard, options: Mapping[str, Any]) -> None:
     for steps in (5, 24):
         cached, plain = (drawn(card, chain(card, cache=cache), options, steps) for cache in (True, False))
         assert torch.equal(cached.x, plain.x), f"{steps} steps: the cache changes the samples"
-        assert torch.equal(cached.reports["revealed"], plain.reports["revealed"]), "the cache changes when tokens are revealed"
-        assert cached.nfe <= plain.nfe, f"the cached run evaluated {cached.nfe:g} rows a sequence, the plain one {plain.nfe:g}"
+        assert torch.equal(cached.reports["revealed"], plain.reports["revealed"]), (
+            "the cache changes when tokens are revealed"
+        )
+        assert cached.nfe <= plain.nfe, (
+            f"the cached run evaluated {cached.nfe:g} rows a sequence, the plain one {plain.nfe:g}"
+        )
 
 
 def check_token_independence(card: DecoderCard, options: Mapping[str, Any]) -> None:
@@ -62,7 +68,9 @@ def check_token_independence(card: DecoderCard, options: Mapping[str, Any]) -> N
     for i, seed in enumerate(sample_seeds(3, 5)):
         alone = drawn(card, model, options, n=1, seed=[seed])
         assert torch.equal(alone.x[0], together.x[i]), f"sample {i} depends on its batch"
-        assert torch.equal(alone.reports["revealed"][0], together.reports["revealed"][i]), f"sample {i}: revealed by its batch"
+        assert torch.equal(alone.reports["revealed"][0], together.reports["revealed"][i]), (
+            f"sample {i}: revealed by its batch"
+        )
     assert torch.equal(drawn(card, model, options, batch_size=2).x, together.x), "samples depend on batch_size"
     assert not torch.equal(drawn(card, model, options, seed=4).x, together.x), "another seed draws the same samples"
 
@@ -103,12 +111,15 @@ def check_token_input(card: DecoderCard, options: Mapping[str, Any]) -> None:
 
 
 def check_token_options(card: DecoderCard, options: Mapping[str, Any]) -> None:
-    """A variant's options act: its samples are not those of the defaults."""
-    if not options:
-        return
+    """A variant's options act: its samples are not those of the defaults, on a chain of short or of long memory."""
+    if options:
+        assert any(_acts(card, options, power) for power in (3, 12)), f"{dict(options)} changes nothing"
+
+
+def _acts(card: DecoderCard, options: Mapping[str, Any], power: int) -> bool:
     target = markov(24, 5, card.process).target  # type: ignore[attr-defined,arg-type]
-    sharp = target.transition**12 / (target.transition**12).sum(dim=1, keepdim=True)
+    sharp = target.transition**power / (target.transition**power).sum(dim=1, keepdim=True)
     masked = card.process == "absorbing"
     model = exact_model(MarkovChain(target.initial, sharp, 24, card.process, own=not masked))  # type: ignore[arg-type]
     base, other = (sample(model, card, steps=12, num_samples=16, **given).x for given in ({}, options))  # type: ignore[arg-type]
-    assert not torch.equal(base, other), f"{dict(options)} changes nothing"
+    return not torch.equal(base, other)

@@ -27,7 +27,7 @@ KINDS = ("samplers", "decoders", "grids", "models", "metrics", "tasks")
 RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
             "device", "dtype", "progress", "callback", "return_trajectory"}  # fmt: skip
 BUILTIN = {"grids": "solverkit.grid.layouts", "models": "solverkit.files.builtin", "bench": "solverkit.bench.metrics",
-           "token-models": "solverkit.tokens.builtin"}  # fmt: skip
+           "token-models": "solverkit.files.token_models", "token-grids": "solverkit.tokens.grids"}  # fmt: skip
 ENVIRONMENT = "SOLVERKIT_PLUGINS"
 
 

@@ -49,7 +49,9 @@ class AskedTokens:
             OptionError: the state has another shape than the run.
         """
         if x.shape != self._before.shape:
-            raise OptionError(f"the decoder asked for ids of shape {tuple(x.shape)} in a run of {tuple(self._before.shape)}.")
+            raise OptionError(
+                f"the decoder asked for ids of shape {tuple(x.shape)} in a run of {tuple(self._before.shape)}."
+            )
         self.watch(x)
         needed = torch.ones(len(x), dtype=torch.bool, device=x.device)
         if self.mask is not None and not complete:

@@ -40,7 +40,9 @@ def token_bound(
         OptionError: another method, a uniform process, a network that is told a time, or ids that the model does not have.
     """
     if method != "elbo":
-        raise OptionError(f"a token model has method='elbo' alone, got {method!r}: 'ode' and 'vlb' are of continuous models.")
+        raise OptionError(
+            f"a token model has method='elbo' alone, got {method!r}: 'ode' and 'vlb' are of continuous models."
+        )
     if model.process.noise != "absorbing" or model.time is not None:
         raise OptionError("the bound is that of a masked model that is told no time (sk.Absorbing, time=None).")
     if x.dtype != torch.long or x.ndim != 2 or not x.numel() or bool(((x < 0) | (x >= model.vocabulary)).any()):

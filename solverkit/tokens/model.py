@@ -65,8 +65,14 @@ class TokenModel:
         """
         told = () if self.time is None else (self._told(len(x), level),)
         record(len(x), x, level)
-        with torch.no_grad():
-            out = self.net(x, *told, **self.fixed)
+        try:
+            with torch.no_grad():
+                out = self.net(x, *told, **self.fixed)
+        except (IndexError, TypeError, RuntimeError) as error:
+            raise DenoiserError(
+                f"the network refuses ids of shape {tuple(x.shape)} (0 to {int(x.max())}; mask={self.mask}, time={self.time!r}): "
+                f"{error}. The mask must be an id that it has, and time= what it is told."
+            ) from error
         logits = getattr(out, "logits", out)
         expected = (*x.shape, self.vocabulary)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
@@ -104,9 +110,13 @@ class TokenModel:
         ids = self.encode(prompt) if isinstance(prompt, str) else torch.as_tensor(prompt, dtype=torch.long)
         whole = length or self.length or ids.shape[-1]
         if ids.shape[-1] > whole:
-            raise OptionError(f"the prompt has {ids.shape[-1]} tokens, and the sequence {whole}: shorten it, or give length=.")
+            raise OptionError(
+                f"the prompt has {ids.shape[-1]} tokens, and the sequence {whole}: shorten it, or give length=."
+            )
         if bool(((ids >= self.vocabulary) | (ids < FREE)).any()) or bool(torch.isin(ids, torch.tensor(self.never)).any()):
-            raise OptionError(f"a prompt holds ids 0 to {self.vocabulary - 1} (not the mask), or -1 where nothing is given.")
+            raise OptionError(
+                f"a prompt holds ids 0 to {self.vocabulary - 1} (not the mask), or -1 where nothing is given."
+            )
         rest = ids.new_full((*ids.shape[:-1], whole - ids.shape[-1]), FREE)
         return replace(self, prompt=torch.cat([ids, rest], dim=-1), length=whole)
 
@@ -181,7 +191,9 @@ def wrap_tokens(
     if not isinstance(vocabulary, numbers.Integral) or vocabulary < 2:
         raise OptionError(f"vocabulary must be the number of ids, at least 2, got {vocabulary!r}.")
     if process.noise == "uniform" and mask is not None:
-        raise OptionError(f"a uniform process has no mask, got mask={mask!r}: leave it out, or take process=sk.Absorbing().")
+        raise OptionError(
+            f"a uniform process has no mask, got mask={mask!r}: leave it out, or take process=sk.Absorbing()."
+        )
     if process.noise == "absorbing":
         if mask is None or mask < 0:
             raise OptionError(f"an absorbing process needs mask=, the id of its mask, got {mask!r}.")

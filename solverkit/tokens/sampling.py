@@ -143,7 +143,9 @@ def _start(
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise OptionError(f"num_samples must be a positive integer, got {num_samples!r}.")
         if model.length is None:
-            raise OptionError("this model has no length of its own: wrap_tokens(..., length=), with_prompt(..., length=), or x=.")
+            raise OptionError(
+                "this model has no length of its own: wrap_tokens(..., length=), with_prompt(..., length=), or x=."
+            )
         prompt = model.prompt if model.prompt is not None else torch.full((model.length,), FREE)
         x = prompt.expand(num_samples, model.length) if prompt.ndim == 1 else prompt
         if len(x) != num_samples:
@@ -153,8 +155,12 @@ def _start(
     x = x.to(where)
     free = x == FREE if model.mask is None else (x == FREE) | (x == model.mask)
     wrong = x[~free]
-    if bool(((wrong < 0) | (wrong >= model.vocabulary)).any()) or bool(torch.isin(wrong, torch.tensor(model.never, device=where)).any()):
-        raise OptionError(f"x holds ids that are neither the model's (0 to {model.vocabulary - 1}) nor its mask ({model.mask}).")
+    if bool(((wrong < 0) | (wrong >= model.vocabulary)).any()) or bool(
+        torch.isin(wrong, torch.tensor(model.never, device=where)).any()
+    ):
+        raise OptionError(
+            f"x holds ids that are neither the model's (0 to {model.vocabulary - 1}) nor its mask ({model.mask})."
+        )
     seeds = sample_seeds(seed, len(x))
     if model.mask is not None:
         return torch.where(free, model.mask, x), free, seeds

@@ -178,7 +178,9 @@ class Independent:
         return self.p.log()[torch.arange(self.length), x].sum(dim=1)
 
 
-def correlated(length: int = 3, symbols: int = 3, concentration: float = 0.3, noise: Noise = "absorbing", seed: int = 0) -> TokenModel:
+def correlated(
+    length: int = 3, symbols: int = 3, concentration: float = 0.3, noise: Noise = "absorbing", seed: int = 0
+) -> TokenModel:
     """A table drawn from Dirichlet(concentration): a small one makes strongly dependent tokens."""
     p = np.random.default_rng(seed).dirichlet(np.full(symbols**length, concentration))
     return exact_model(TokenTable(torch.from_numpy(p).view([symbols] * length), noise))
