@@ -37,7 +37,9 @@ def cache(args: argparse.Namespace) -> None:
     plain = replace(model, cache=False)  # type: ignore[type-var]
     with (args.out / "cache.jsonl").open("a", encoding="utf-8") as file:
         for steps in numbers(args.steps):
-            runs = [(sk.sample(m, "ancestral", steps=steps, num_samples=args.samples, seed=args.seed)) for m in (model, plain)]
+            runs = [
+                (sk.sample(m, "ancestral", steps=steps, num_samples=args.samples, seed=args.seed)) for m in (model, plain)
+            ]
             with_cache, without = runs
             row = {
                 "model": "shakespeare", "length": int(with_cache.x.shape[1]), "steps": steps, "num_samples": args.samples,

@@ -2,8 +2,8 @@
 
     python benchmarks/train/shakespeare_judge.py --data shakespeare.txt --out solverkit/networks/shakespeare
 
-Writes judge.safetensors (codes and counts of the n-grams of order 1 to 5 of the first nine tenths) and judge.json (its bits a
-character of the held-out tenth and of windows of it, with the windows' own entropy).
+Writes judge.safetensors (codes and counts of the n-grams of order 1 to 5 of the first nine tenths) and judge.json (its
+bits a character of the held-out tenth and of windows of it, with the windows' own entropy).
 """
 
 from __future__ import annotations

@@ -31,20 +31,26 @@ def _looks(options: dict[str, Any]) -> bool:
 
 @sk.sampler(
     "blocks",
-    exact=lambda options: "" if _looks(options) else "one-token", biased=lambda options: _looks(options),
+    exact=lambda options: "" if _looks(options) else "one-token",
+    biased=lambda options: _looks(options),
     reference="Arriola et al. 2025 (block diffusion); Nie et al. 2025 (LLaDA, semi-autoregressive)",
     variants=({"block": 2}, {"block": 2, "sequence": "sample-then-choose"}),
-)  # fmt: skip
+)
 def blocks(
-    model: Any, x: Tensor, grid: Grid, noise: Any, block: int = 32, by: Literal["max", "margin", "entropy", "random"] = "max",
+    model: Any,
+    x: Tensor,
+    grid: Grid,
+    noise: Any,
+    block: int = 32,
+    by: Literal["max", "margin", "entropy", "random"] = "max",
     sequence: Literal["choose-then-sample", "sample-then-choose"] = "choose-then-sample",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Steps are shared out among the blocks by their tokens, and in a block each of its steps reveals the same number.
 
     Args:
         block: Free positions in a block.
-        by: Which positions of the block come first, as of `choose-then-sample`; "max" is the drawn token's probability where
-            tokens are drawn first.
+        by: Which positions of the block come first, as of `choose-then-sample`; "max" is the drawn token's probability
+            where tokens are drawn first.
         sequence: Whether positions are chosen before tokens are drawn; the other way round is LLaDA's.
 
     Raises:

@@ -50,14 +50,16 @@ def due(model: Any, x: Tensor, t: float) -> Tensor:
 
 
 @sk.sampler(
-    "choose-then-sample", exact="one-token", reference="Chang et al. 2022 (MaskGIT); Ye et al. 2025 (Dream), orders",
+    "choose-then-sample",
+    exact="one-token",
+    reference="Chang et al. 2022 (MaskGIT); Ye et al. 2025 (Dream), orders",
     variants=({"by": "margin"}, {"by": "entropy"}, {"by": "random"}),
-)  # fmt: skip
+)
 def choose_then_sample(model: Any, x: Tensor, grid: Grid, noise: Any, by: By = "max") -> Tensor:
     """The positions where c is most certain are chosen, then their tokens are drawn from c; floor(m_t F) stay masked.
 
-    Exact with one token a step (any-order autoregression in an order that depends on what is known). With several it prefers
-    neighbours of known tokens, which are the dependent ones.
+    Exact with one token a step (any-order autoregression in an order that depends on what is known). With several it
+    prefers neighbours of known tokens, which are the dependent ones.
 
     Args:
         by: max c, its margin to the second, minus its entropy, or a random order.
@@ -68,16 +70,18 @@ def choose_then_sample(model: Any, x: Tensor, grid: Grid, noise: Any, by: By = "
 
 
 @sk.sampler(
-    "sample-then-choose", biased=lambda options: options["by"] == "drawn", exact=lambda options: "" if options["by"] == "drawn" else "one-token",
+    "sample-then-choose",
+    biased=lambda options: options["by"] == "drawn",
+    exact=lambda options: "" if options["by"] == "drawn" else "one-token",
     reference="Nie et al. 2025 (LLaDA), low-confidence remasking; Ye et al. 2025 (Dream)",
     variants=({"by": "random"}, {"by": "margin"}, {"by": "entropy"}, {"released": True}),
-)  # fmt: skip
+)
 def sample_then_choose(model: Any, x: Tensor, grid: Grid, noise: Any, by: Kept = "drawn", released: bool = False) -> Tensor:
     """A token is drawn at every masked position, and the most certain ones are kept (the released order).
 
     Args:
-        by: The probability of the drawn token (LLaDA, Dream's maskgit_plus), or a score that does not see it: margin, entropy
-            (Dream), random.
+        by: The probability of the drawn token (LLaDA, Dream's maskgit_plus), or a score that does not see it: margin,
+            entropy (Dream), random.
         released: Dream's counts, floor(masked (1 - t / s)) with the mean of the batch: from m = 0.999 on the first step
             may reveal nothing, and the last one two or more (`benchmarks/tokens_findings.py dream`).
     """

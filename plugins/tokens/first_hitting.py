@@ -19,8 +19,8 @@ from solverkit.tokens import top
 def first_hitting(model: Any, x: Tensor, grid: Grid, noise: Any) -> Tensor:
     """With l tokens masked at level m the next one is revealed at m u^(1/l), at a uniformly random position, from c.
 
-    Exact at every budget: one evaluation for each masked token, whatever the grid. A network that is told no time never sees
-    the level: the order is uniformly random, and this is any-order autoregression.
+    Exact at every budget: one evaluation for each masked token, whatever the grid. A network that is told no time never
+    sees the level: the order is uniformly random, and this is any-order autoregression.
     """
     level = torch.full((len(x),), float(grid[0]), dtype=torch.float64, device=x.device)
     for k in range(x.shape[1]):

@@ -14,19 +14,26 @@ from solverkit.tokens import masked_in, numbered, top
 
 
 @sk.sampler(
-    "p2", biased=lambda options: options["score"] == "log-p", exact=lambda options: "one-token" if options["score"] == "random" and options["eta"] == 0 else "",
+    "p2",
+    biased=lambda options: options["score"] == "log-p",
+    exact=lambda options: "one-token" if options["score"] == "random" and options["eta"] == 0 else "",
     reference="Peng et al. 2025, arXiv 2502.03540 (P2)",
     variants=({"score": "random", "eta": 0.0}, {"eta": 0.0}, {"released": True}),
-)  # fmt: skip
+)
 def p2(
-    model: Any, x: Tensor, grid: Grid, noise: Any, score: Literal["log-p", "random"] = "log-p", eta: float = 1.0,
+    model: Any,
+    x: Tensor,
+    grid: Grid,
+    noise: Any,
+    score: Literal["log-p", "random"] = "log-p",
+    eta: float = 1.0,
     released: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """x_0 drawn at all positions; then the floor(m_t F) of F free positions with the lowest score are masked.
 
-    A position that was masked and is not any more takes its draw. eta = 0 never masks a revealed token again, eta > 1 does so
-    more often. `score="random", eta=0` reveals random positions. Scores of revealed tokens come from the planner where
-    the model has one (`solverkit.tokens.planned`): one more evaluation a step.
+    A position that was masked and is not any more takes its draw. eta = 0 never masks a revealed token again, eta > 1
+    does so more often. `score="random", eta=0` reveals random positions. Scores of revealed tokens come from the planner
+    where the model has one (`solverkit.tokens.planned`): one more evaluation a step.
 
     Args:
         score: log p of the drawn token (at revealed positions: of the token that is there), or random numbers in (-1, 0).

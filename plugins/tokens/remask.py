@@ -18,15 +18,18 @@ LOOP = {"t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9}
 
 
 @sk.sampler(
-    "remdm", biased=lambda options: options["rule"] == "conf", reference=f"{REMDM}, section 4",
+    "remdm",
+    biased=lambda options: options["rule"] == "conf",
+    reference=f"{REMDM}, section 4",
     remembers=lambda options: options["rule"] == "conf",
     variants=({"rule": "rescale"}, {"rule": "conf"}, {"rule": "loop"}),
-)  # fmt: skip
+)
 def remdm(model: Any, x: Tensor, grid: Grid, noise: Any, rule: Rule = "cap", eta: float = 0.02) -> Tensor:
-    """A revealed token is masked again with probability r, and a masked one revealed with q = (a_t - (1 - r) a_s) / (1 - a_s).
+    """A revealed token is masked again with probability r, a masked one revealed with q = (a_t - (1 - r) a_s) / (1 - a_s).
 
-    a = 1 - m. For any r up to (1 - a_t) / a_s the marginal q(z_t | x_0) is kept. It corrects early mistakes of a network; with
-    exact conditionals it makes the joint law worse (`benchmarks/tokens_findings.py remasking`).
+    a = 1 - m. For any r up to (1 - a_t) / a_s the marginal q(z_t | x_0) is kept. It corrects early mistakes of a network;
+    with exact conditionals the joint law gets worse, and its order is 1/2 (`benchmarks/tokens_findings.py remasking`).
+    "conf" looks at the tokens: likely ones stay longer, so its law is biased even where tokens are independent.
 
     Args:
         rule: "cap": r = min(eta, cap); "rescale": r = eta cap; "conf": cap times a softmax over the revealed positions of
@@ -68,8 +71,8 @@ def _looped(s: float, t: float) -> tuple[float, float, bool]:
 def dfm_corrector(model: Any, x: Tensor, grid: Grid, noise: Any, strength: float = 10.0, power: float = 0.25) -> Tensor:
     """Forward rate a and backward rate b = a - 1 at once, a = 1 + strength (t (1 - t))^power, t = 1 - m the clean share.
 
-    A masked token is revealed with probability a (m_s - m_t) / m_s, a revealed one masked again with b (m_s - m_t) / (1 - m_s),
-    each at most 1. The published loop shortens a step where they would exceed 1; here the grid is what was asked for.
+    A masked token is revealed with probability a (m_s - m_t) / m_s, a revealed one masked again with b (m_s - m_t) / (1 -
+    m_s), each at most 1. The published loop shortens a step where they would exceed 1; here the grid is what was asked for.
     """
     for k, s, t in numbered(grid):
         a = 1 + strength * (s * (1 - s)) ** power

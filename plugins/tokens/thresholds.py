@@ -24,9 +24,12 @@ def open_block(model: Any, x: Tensor, number: Tensor) -> Tensor:
 
 
 @sk.sampler(
-    "threshold", own_pace=True, exact=lambda options: "one-token" if options["confidence"] >= 1 else "",
-    reference="Wu et al. 2025, arXiv 2505.22618 (Fast-dLLM)", variants=({"confidence": 1.0}, {"block": 2}),
-)  # fmt: skip
+    "threshold",
+    own_pace=True,
+    exact=lambda options: "one-token" if options["confidence"] >= 1 else "",
+    reference="Wu et al. 2025, arXiv 2505.22618 (Fast-dLLM)",
+    variants=({"confidence": 1.0}, {"block": 2}),
+)
 def threshold(model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float = 0.9, block: int = 0) -> Tensor:
     """Every position of the block where max c > confidence is drawn, and the most certain one in any case.
 
@@ -51,9 +54,12 @@ def threshold(model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float =
 
 
 @sk.sampler(
-    "entropy-bounded", own_pace=True, exact=lambda options: "one-token" if options["gamma"] == 0 else "",
-    reference="Ben-Hamu et al. 2025, arXiv 2505.24857", variants=({"gamma": 0.0}, {"gamma": 1.0}),
-)  # fmt: skip
+    "entropy-bounded",
+    own_pace=True,
+    exact=lambda options: "one-token" if options["gamma"] == 0 else "",
+    reference="Ben-Hamu et al. 2025, arXiv 2505.24857",
+    variants=({"gamma": 0.0}, {"gamma": 1.0}),
+)
 def entropy_bounded(model: Any, x: Tensor, grid: Grid, noise: Any, gamma: float = 0.1) -> Tensor:
     """The k positions of lowest entropy, as many as sum_(j <= k) H_j - H_k <= gamma allows, and one in any case.
 
@@ -79,9 +85,12 @@ def entropy_bounded(model: Any, x: Tensor, grid: Grid, noise: Any, gamma: float 
 
 
 @sk.sampler(
-    "block-refinement", own_pace=True, biased=True, reference="Bie et al. 2025 (LLaDA 2.0); diffusers' BlockRefinementScheduler",
+    "block-refinement",
+    own_pace=True,
+    biased=True,
+    reference="Bie et al. 2025 (LLaDA 2.0); diffusers' BlockRefinementScheduler",
     variants=({"block": 2}, {"edit": 0.9}),
-)  # fmt: skip
+)
 def block_refinement(
     model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float = 0.95, block: int = 32, edit: float = 1.0
 ) -> Tensor:

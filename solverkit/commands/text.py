@@ -35,13 +35,15 @@ def open_tokens(model: str, length: int | None, device: str | None, dtype: str |
     from ..files.hub import load
 
     given: dict[str, Any] = loader_options(model, None, device, dtype)
-    return load(model, **given, **({} if length is None else {"length": length}))
+    if length is not None:
+        given["length"] = length
+    return load(model, **given)
 
 
 def sample_text(
     model: str, sampler: str, nfe: int | None, num_samples: int, seed: int, grid: str | None, pairs: list[str],
-    text: tuple[str | None, int | None], out: Path, machine: tuple[Any, Any, Any, Any], as_json: bool, refused: dict[str, Any],
-) -> None:  # fmt: skip
+    text: tuple[str | None, int | None], out: Path, machine: tuple[Any, Any, Any, Any], as_json: bool, refused: dict[str,
+Any], ) -> None:  # fmt: skip
     """Sample a token model and print what came out: newer tokens are brighter where the terminal can show it."""
     prompt, length = text
     device, dtype, batch, threads = machine
@@ -141,7 +143,7 @@ def _sequences(tokens: Any, data: Path | None, num: int) -> Any:
     import torch
 
     if data is None:
-        target = getattr(tokens, "target", None)
+        target: Any = getattr(tokens, "target", None)
         if not hasattr(target, "sample"):
             raise OptionError("--data is missing: a text file, or ids as .npy, .npz or .safetensors.")
         return target.sample(num, seed=1)

@@ -81,11 +81,12 @@ def _weights(path: Path, net: torch.nn.Module) -> dict[str, torch.Tensor]:
     Raises:
         LoadError: no such file, a corrupt one, or one that does not fit the network.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         state = load_file(require_file(path))
-    except (OSError, ValueError, RuntimeError) as error:  # a header that is no header is a RuntimeError of its own
+    except (OSError, SafetensorError) as error:
         raise LoadError(f"{path} cannot be read as safetensors: {error}") from error
     wanted = net.state_dict()
     wrong = [n for n in {*wanted, *state} if n not in wanted or n not in state or wanted[n].shape != state[n].shape]
@@ -137,7 +138,8 @@ def masked_lm(
         mask = known[0]
     if mask is None:
         raise OptionError(
-            f"the config of this {type(net).__name__} does not say which id is the mask: pass mask=, the tokenizer's mask_token_id."
+            f"the config of this {type(net).__name__} does not say which id is the mask: pass mask=, "
+            "the tokenizer's mask_token_id."
         )
     vocabulary = int(fields.pop("vocabulary", None) or getattr(config, "vocab_size", 0))
     never = tuple(fields.pop("never", ()))

@@ -1,12 +1,13 @@
 """The law of a decoder by enumeration: every outcome of every draw with its probability, so that a law is a vector.
 
-A decoder draws in three ways (`solverkit.tokens.TokenNoise`), each with a finite number of outcomes. Here they branch: a run
-begins anew with what was drawn so far, and each draw that is new splits its row into all its outcomes. Between the steps of a
-grid rows of the same tokens are one again, so a run of n steps costs n times a step.
+A decoder draws in three ways (`solverkit.tokens.TokenNoise`), each with a finite number of outcomes. Here they branch: a
+run begins anew with what was drawn so far, and each draw that is new splits its row into all its outcomes. Between the
+steps of a grid rows of the same tokens are one again, so a run of n steps costs n times a step.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -121,14 +122,13 @@ def law(card: DecoderCard, model: Any, grid: Grid, options: Mapping[str, Any], w
     )
     for piece in pieces:
         alive = p.nonzero()[:, 0]
-        ends, weights = branches(
-            lambda x, noise, piece=piece: _run(card, model, x, piece, noise, options), states[alive], p[alive]
-        )
+        run = functools.partial(_run, card, model, piece, options)
+        ends, weights = branches(run, states[alive], p[alive])
         p = torch.zeros_like(p).index_add_(0, (ends * factor).sum(dim=1), weights)
     return p.view([sizes] * length)
 
 
-def _run(card: DecoderCard, model: Any, x: Tensor, grid: Grid, noise: Any, options: Mapping[str, Any]) -> Tensor:
+def _run(card: DecoderCard, model: Any, grid: Grid, options: Mapping[str, Any], x: Tensor, noise: Any) -> Tensor:
     asked = AskedTokens(model, x, torch.ones_like(x, dtype=torch.bool))
     return card.fn(asked, x.clone(), grid, noise, **options)  # type: ignore[no-any-return]
 
@@ -148,12 +148,13 @@ def measured_orders(
 ) -> tuple[list[float], list[float]]:
     """Total variation at each number of steps, and the order between neighbours."""
     found = [distance(card, model, make_grid("uniform", model.process, n), options) for n in counts]
-    orders = [math.log(a / b) / math.log(m / n) for (a, b), (n, m) in zip(zip(found, found[1:]), zip(counts, counts[1:]))]
+    pairs = zip(itertools.pairwise(found), itertools.pairwise(counts))
+    orders = [math.log(a / b) / math.log(m / n) for (a, b), (n, m) in pairs]
     return found, orders
 
 
 def check_token_law(card: DecoderCard, options: Mapping[str, Any]) -> None:
-    """The law after n steps as a vector: 1e-12 where exact, else the declared order in total variation; a run is its steps."""
+    """The law after n steps as a vector: 1e-12 where exact, else of the declared order; a run is its steps."""
     masked = card.process == "absorbing"
     model = correlated(3, 2, 0.5) if masked else correlated(2, 3, 0.5, "uniform")
     remembers = card.said("remembers", options)

@@ -76,7 +76,8 @@ def check_token_independence(card: DecoderCard, options: Mapping[str, Any]) -> N
 
 
 def check_token_nfe(card: DecoderCard, options: Mapping[str, Any]) -> None:
-    """Counted rows = what the network saw; a budget is a ceiling; a network that is told a time is never answered from memory."""
+    """Counted rows = what the network saw; a budget is a ceiling; a network that is told a time is never answered from
+    memory."""
     model = chain(card)
     for nfe in (LENGTH, 2 * LENGTH):
         with counting() as count:
@@ -84,7 +85,8 @@ def check_token_nfe(card: DecoderCard, options: Mapping[str, Any]) -> None:
         assert result.nfe == count.rows / 4, f"counted {result.nfe:g} rows a sequence, the network saw {count.rows / 4:g}"
         assert 1 <= result.nfe <= nfe, f"asked for {nfe} evaluations, spent {result.nfe:g}"
         assert result.reports["rows asked"] >= result.nfe, "more rows were evaluated than asked for: around the model"
-        assert torch.equal(result.reports["revealed"] >= 0, torch.ones_like(result.x, dtype=torch.bool) if model.mask is not None
+        assert torch.equal(result.reports["revealed"] >= 0, torch.ones_like(result.x, dtype=torch.bool) if model.mask is
+        not None
                            else result.reports["revealed"] >= 0), "a free token was revealed by no evaluation"  # fmt: skip
 
 

@@ -219,7 +219,7 @@ class DecoderCard(Card):
     process: str = "absorbing"
     order: int | Callable[[dict[str, Any]], int | None] | None = None
     exact: str | Callable[[dict[str, Any]], str] = ""
-    evaluations: Callable[[int, dict[str, Any]], int] | None = None
+    evaluations: Callable[..., int] | None = None
     own_pace: bool = False
     biased: bool | Callable[[dict[str, Any]], bool] = False
     remembers: bool | Callable[[dict[str, Any]], bool] = False
@@ -420,7 +420,8 @@ def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
     if isinstance(sampler, str):
         name, preset = parse_options(sampler)
         if name not in registry().cards["samplers"] and name in registry().cards["decoders"]:
-            raise OptionError(f"{name!r} decodes tokens, and this model is continuous. Samplers that fit: {_listed('samplers')}.")
+            fitting = _names(registry().cards["samplers"])
+            raise OptionError(f"{name!r} decodes tokens, and this model is continuous. Samplers that fit: {fitting}.")
         card = typing.cast(SamplerCard, registry().get("samplers", name))
         return replace(card, name=sampler, preset=card.check(preset, partial=True)) if preset else card
     if callable(sampler):
@@ -437,34 +438,29 @@ def resolve_decoder(decoder: str | DecoderCard | Callable[..., Any], model: Any)
     """
     noise = model.process.noise
     known = {n: c for n, c in registry().cards["decoders"].items() if typing.cast(DecoderCard, c).process == noise}
+    fitting, here = _names(known), f"this is a token model ({noise} noise)"
     card: DecoderCard
     if isinstance(decoder, DecoderCard):
         card = decoder
     elif isinstance(decoder, str):
         name, preset = parse_options(decoder)
         if name not in registry().cards["decoders"] and name in registry().cards["samplers"]:
-            raise OptionError(
-                f"{name!r} samples continuous models, and this is a token model ({noise} noise). Decoders that fit: {_names(known)}."
-            )
+            raise OptionError(f"{name!r} samples continuous models, and {here}. Decoders that fit: {fitting}.")
         card = typing.cast(DecoderCard, registry().get("decoders", name))
         card = replace(card, name=decoder, preset=card.check(preset, partial=True)) if preset else card
     elif isinstance(decoder, SamplerCard):
-        raise OptionError(f"{decoder.name!r} samples continuous models, and this is a token model. Decoders: {_names(known)}.")
+        raise OptionError(f"{decoder.name!r} samples continuous models, and {here}. Decoders that fit: {fitting}.")
     elif callable(decoder):
         return DecoderCard(getattr(decoder, "__name__", "decoder"), decoder, skip=4, process=noise)
     else:
         raise OptionError(f"a decoder is a name or a function (model, x, grid, noise), got {type(decoder).__name__}.")
     if card.process != noise:
-        raise OptionError(f"{card.name!r} is for {card.process} noise, and this model has {noise} noise. Fitting: {_names(known)}.")
+        raise OptionError(f"{card.name!r} is for {card.process} noise, and {here}. Decoders that fit: {fitting}.")
     return card
 
 
 def _names(cards: Mapping[str, Any]) -> str:
     return ", ".join(sorted(cards)) or "none"
-
-
-def _listed(kind: str) -> str:
-    return _names(registry().cards[kind])
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -18,7 +18,7 @@ from ..plan.clock import clocked, planning
 from ..plan.plan import advance, begin
 from ..plan.trace import trace
 from ..process.schedule import Schedule
-from ..registry.registry import SamplerCard, resolve
+from ..registry.registry import DecoderCard, SamplerCard, resolve
 from .asked import Asked, Nonfinite
 from .choose import choose_grid
 from .noise import CONSTRAINT, Noise, SampleNoise
@@ -42,7 +42,7 @@ HINTS = {
 
 def sample(
     denoiser: DenoiserLike,
-    sampler: str | SamplerCard | Callable[..., Any],
+    sampler: str | SamplerCard | DecoderCard | Callable[..., Any],
     nfe: int | None = None,
     steps: int | None = None,
     *,

@@ -121,5 +121,5 @@ def planned(model: Any, planner: Any) -> Around:
     inside = Around(model, lambda inner, x, level: inner(x, level))
     if getattr(planner, "vocabulary", None) != inside.vocabulary:
         raise OptionError(f"the planner must be a token model of the same vocabulary, {inside.vocabulary}.")
-    inside.planner = planner
+    vars(inside)["planner"] = planner
     return inside

@@ -20,9 +20,9 @@ NEVER = -1  # the evaluation after which a given token was revealed: none
 class AskedTokens:
     """model(x, level) -> log-probabilities, where only sequences that changed are evaluated.
 
-    A sequence is answered from memory when its ids are those that were evaluated last (compared exactly, each sequence on its
-    own) and the network is told nothing else. One in which nothing is masked is not evaluated either, unless the decoder asks
-    for `complete` ones too: its answer is then meaningless and must not be used.
+    A sequence is answered from memory when its ids are those that were evaluated last (compared exactly, each sequence on
+    its own) and the network is told nothing else. One in which nothing is masked is not evaluated either, unless the
+    decoder asks for `complete` ones too: its answer is then meaningless and must not be used.
 
     Attributes:
         free: (B, L) bool, the positions that are not given.

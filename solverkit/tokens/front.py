@@ -1,8 +1,8 @@
 """The bench of decoders: quality against the rows that a network evaluated, on `markov` and `shakespeare`.
 
-On the chain: total variation of the bigrams and the gap of the entropy, -E log p of the samples against the exact one. On text:
-bits a character under a fixed judge, and the entropy of the sequences beside it: a sampler that repeats itself has few bits
-and little entropy, and does not win by it.
+On the chain: total variation of the bigrams and the gap of the entropy, -E log p of the samples against the exact one. On
+text: bits a character under a fixed judge, and the entropy of the sequences beside it: a sampler that repeats itself has
+few bits and little entropy, and does not win by it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Subject(NamedTuple):
 
     name: str
     model: Any
-    count: int
+    num_samples: int
     judge: Judge | None
 
 
@@ -84,12 +84,18 @@ def _error(values: torch.Tensor) -> float:
 def reference(one: Subject, seed: int = 1) -> dict[str, Any]:
     """What as many real sequences score: exact samples, or held-out text."""
     if one.judge is None:
-        return {"model": one.name, "decoder": "exact samples", **quality(one, one.model.target.sample(one.count, seed=seed))}
+        return {
+            "model": one.name,
+            "decoder": "exact samples",
+            **quality(one, one.model.target.sample(one.num_samples, seed=seed)),
+        }
     said = json.loads((NETWORKS / one.name / "judge.json").read_text())[f"windows_of_{one.model.length}"]
     return {"model": one.name, "decoder": "held-out text", "judge_bits": said["bits"], "sequence_entropy": said["entropy"]}
 
 
-def cells(one: Subject, names: Iterable[str] | None, budgets: Sequence[int]) -> Iterator[tuple[str, dict[str, Any], int | None]]:
+def cells(
+    one: Subject, names: Iterable[str] | None, budgets: Sequence[int]
+) -> Iterator[tuple[str, dict[str, Any], int | None]]:
     """(decoder, options, steps asked for); own_pace decoders once an option set, the others at each budget."""
     for name, card in decoders().items():
         if card.process != one.model.process.noise or (names is not None and name not in names):
@@ -99,15 +105,28 @@ def cells(one: Subject, names: Iterable[str] | None, budgets: Sequence[int]) -> 
 
 
 def run(
-    one: Subject, names: Iterable[str] | None = None, budgets: Sequence[int] = BUDGETS, seed: int = 0, batch_size: int | None = None
+    one: Subject,
+    names: Iterable[str] | None = None,
+    budgets: Sequence[int] = BUDGETS,
+    seed: int = 0,
+    batch_size: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row a cell: what was asked for, rows asked and evaluated, quality, seconds. Begins with what real data score."""
-    yield {**reference(one), "num_samples": one.count}
+    yield {**reference(one), "num_samples": one.num_samples}
     for name, options, budget in cells(one, names, budgets):
-        row = {"model": one.name, "decoder": name, "options": options, "budget": budget, "num_samples": one.count, "seed": seed}
+        row = {
+            "model": one.name,
+            "decoder": name,
+            "options": options,
+            "budget": budget,
+            "num_samples": one.num_samples,
+            "seed": seed,
+        }
         began = time.perf_counter()
         try:
-            result = sample(one.model, name, nfe=budget, num_samples=one.count, seed=seed, batch_size=batch_size, **options)
+            result = sample(
+                one.model, name, nfe=budget, num_samples=one.num_samples, seed=seed, batch_size=batch_size, **options
+            )
         except BudgetError as error:
             yield {**row, "status": str(error)}
             continue
@@ -127,29 +146,37 @@ def write_front(rows: Sequence[dict[str, Any]], picture: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     panels = [(m, k) for m in dict.fromkeys(r["model"] for r in rows) for k in _metrics(m)]
     labels = list(dict.fromkeys(label(r) for r in rows if r.get("status") == "ok"))
     colours = {name: plt.get_cmap("tab20")(i % 20) for i, name in enumerate(labels)}
     marks = {name: "osD^v"[i // 20 % 5] if i < 20 else "^" for i, name in enumerate(labels)}
     width = 2 if len(panels) > 1 else 1
-    figure, axes = plt.subplots(-(-len(panels) // width), width, figsize=(6.2 * width + 2.6, 4.2 * -(-len(panels) // width)), squeeze=False)
+    figure, axes = plt.subplots(
+        -(-len(panels) // width), width, figsize=(6.2 * width + 2.6, 4.2 * -(-len(panels) // width)), squeeze=False
+    )
     for axis, (model, metric) in zip(axes.flat, panels):
         mine = [r for r in rows if r["model"] == model]
         for name in labels:
-            points = sorted((r["rows"], abs(r[metric]) if metric == "entropy_gap" else r[metric]) for r in mine
-                            if r.get("status") == "ok" and label(r) == name)  # fmt: skip
+            points = sorted(
+                (r["rows"], abs(r[metric]) if metric == "entropy_gap" else r[metric])
+                for r in mine
+                if r.get("status") == "ok" and label(r) == name
+            )
             axis.plot(*zip(*points) if points else ([], []), marker=marks[name], ms=4, lw=1, color=colours[name])
         for r in mine:
             if "status" not in r:
                 axis.axhline(abs(r[metric]), ls="--", lw=1, color="black")
-                axis.annotate(r["decoder"], (0.01, abs(r[metric])), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
+                axis.annotate(
+                    r["decoder"], (0.01, abs(r[metric])), xycoords=("axes fraction", "data"), va="bottom", fontsize=7
+                )
         axis.set_xscale("log", base=2)
         if metric in ("bigram_tv", "entropy_gap"):
             axis.set_yscale("log")
         axis.set_xlabel("rows evaluated a sequence")
         axis.set_title(f"{model}: {_TITLES[metric]}", fontsize=9)
-    handles = [plt.Line2D([], [], marker=marks[n], ms=4, lw=1, color=colours[n], label=n) for n in labels]
+    handles = [Line2D([], [], marker=marks[n], ms=4, lw=1, color=colours[n], label=n) for n in labels]
     for axis in list(axes.flat)[len(panels) :]:
         axis.axis("off")
     figure.legend(handles=handles, loc="center right", fontsize=7, frameon=False)

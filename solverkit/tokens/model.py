@@ -70,8 +70,8 @@ class TokenModel:
                 out = self.net(x, *told, **self.fixed)
         except (IndexError, TypeError, RuntimeError) as error:
             raise DenoiserError(
-                f"the network refuses ids of shape {tuple(x.shape)} (0 to {int(x.max())}; mask={self.mask}, time={self.time!r}): "
-                f"{error}. The mask must be an id that it has, and time= what it is told."
+                f"the network refuses ids of shape {tuple(x.shape)} (0 to {int(x.max())}; mask={self.mask}, "
+                f"time={self.time!r}): {error}. The mask must be an id that it has, and time= what it is told."
             ) from error
         logits = getattr(out, "logits", out)
         expected = (*x.shape, self.vocabulary)

@@ -1,8 +1,8 @@
 """Processes that turn tokens into noise: masks (absorbing) or uniformly random tokens.
 
-Both keep a clean token with probability 1 - m(t), each position on its own. A level of a run is the share m itself: the flow
-frame's s, with alpha = 1 - m. So the grids of continuous models that are made for flow models (`flow`, `flow:shift=3`) lay
-out token runs too, and a decoder reads a `Level` as a float.
+Both keep a clean token with probability 1 - m(t), each position on its own. A level of a run is the share m itself: the
+flow frame's s, with alpha = 1 - m. So the grids of continuous models that are made for flow models (`flow`,
+`flow:shift=3`) lay out token runs too, and a decoder reads a `Level` as a float.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Process(Schedule):
     """P(not clean at t) = m(t), 0 <= t <= 1, rising.
 
     Args:
-        form: "log-linear": m = (1 - eps) t (RADD, MDLM, LLaDA); "linear": the total noise is linear, m = 1 - exp(-sigma_max t);
-            "cosine": m = 1 - cos(pi t / 2); "polynomial": m = 1 - (1 - t)^power.
+        form: "log-linear": m = (1 - eps) t (RADD, MDLM, LLaDA); "linear": the total noise is linear, m = 1 -
+            exp(-sigma_max t); "cosine": m = 1 - cos(pi t / 2); "polynomial": m = 1 - (1 - t)^power.
         eps: Clean share that is left at t = 1 (log-linear); RADD and MDLM train with 1e-3.
         sigma_max: Total noise at t = 1 (linear).
         power: Of the polynomial.

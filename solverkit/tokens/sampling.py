@@ -29,8 +29,8 @@ CONTINUOUS = ("shape", "constrain", "dtype", "prior", "grad", "on_nonfinite")
 def sample_tokens(
     model: Any, sampler: Any, nfe: int | None, steps: int | None, *, num_samples: int | None = None,
     x: Tensor | None = None, seed: int | Sequence[int] = 0, grid: str | Grid | None = None,
-    levels: Sequence[float] | None = None, device: Any = None, progress: bool = False, callback: Callable[..., None] | None = None,
-    return_trajectory: bool = False, batch_size: int | None = None, options: dict[str, Any], **continuous: Any,
+    levels: Sequence[float] | None = None, device: Any = None, progress: bool = False, callback: Callable[..., None] |
+    None = None, return_trajectory: bool = False, batch_size: int | None = None, options: dict[str, Any], **continuous: Any,
 ) -> Result:  # fmt: skip
     """Arguments as of `sk.sample`; x holds ids (B, L), the mask or -1 where nothing is given.
 
@@ -57,7 +57,8 @@ def sample_tokens(
                 kept: list[Tensor] = []
                 report = _report(kept if return_trajectory else None, callback)
                 one = AskedTokens(_rows(model, a, b, len(start)), start[a:b], free[a:b], report)
-                parts.append(run_decoder(card, one, start[a:b], run_grid, TokenNoise(seeds[a:b], start.shape[1], start.device),
+                parts.append(run_decoder(card, one, start[a:b], run_grid, TokenNoise(seeds[a:b], start.shape[1],
+                start.device),
                                          options))  # fmt: skip
                 one.watch(parts[-1])
                 revealed.append(one.revealed)

@@ -6,6 +6,7 @@ Both are asked through evidence: e_i(v) = P(x_t at i | x_0 at i is v), which is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Literal
 
@@ -198,8 +199,9 @@ def bigram_shares(x: Tensor, vocabulary: int) -> Tensor:
 
 
 def expected_evaluations(levels: list[float], length: int) -> float:
-    """E-NFE of a cached ancestral run: sum over steps of 1 - (1 - p_i)^L, p_i the share unmasked in step i (Ou et al. 2025).
+    """E-NFE of a cached ancestral run: sum over steps of 1 - (1 - p_i)^L, p_i the share unmasked in step i (Ou et al.
+    2025).
 
     Every change but the last is followed by one evaluation, and the first evaluation follows none: as many as changes.
     """
-    return sum(-math.expm1(length * math.log1p(-(s - t))) if s - t < 1 else 1.0 for s, t in zip(levels, levels[1:]))
+    return sum(-math.expm1(length * math.log1p(-(s - t))) if s - t < 1 else 1.0 for s, t in itertools.pairwise(levels))
