@@ -68,7 +68,8 @@ def precision() -> None:
     factor = 1 / math.expm1(1)
     print(
         f"float32 race of {tokens} tokens of weight 2^-24 against a mask, {races} races: {won} won +- {won**0.5:.0f}; "
-        f"exact {races * tokens * w:.0f}, with the factor 1 / (lam (e^(1/lam) - 1)) at lam = 1 {races * tokens * w * factor:.0f}"
+        f"exact {races * tokens * w:.0f}, with the factor 1 / (lam (e^(1/lam) - 1)) at lam = 1 "
+        f"{races * tokens * w * factor:.0f}"
     )
 
 
@@ -190,7 +191,7 @@ def remasking() -> None:
     product = exact_model(TokenTable(torch.einsum("a,b->ab", *torch.tensor([[0.8, 0.2], [0.6, 0.4]]).double())))
     conf = distance(CARDS["remdm"], product, uniform(product, 3), {"rule": "conf"}, whole=True)
     cap = distance(CARDS["remdm"], product, uniform(product, 3), {"rule": "cap"})
-    print(f"2 independent tokens, exact conditionals, 3 steps: remdm rule=conf is {conf:.1e} from exact, rule=cap {cap:.1e}")
+    print(f"2 independent tokens, exact conditionals, 3 steps: remdm conf is {conf:.1e} from exact, cap {cap:.1e}")
 
 
 def gibbs() -> None:
@@ -237,7 +238,8 @@ def dream() -> None:
         asked = int(r.reports["rows asked"])
         print(
             f"{n} masks, {n} steps, independent tokens: the first three evaluations reveal {steps[:3].tolist()}, the "
-            f"last one {int(steps.max())}; {asked} asked, {r.nfe:g} evaluated; empty steps in all {int(asked - (steps > 0).sum())}"
+            f"last one {int(steps.max())}; {asked} asked, {r.nfe:g} evaluated; empty steps "
+            f"in all {int(asked - (steps > 0).sum())}"
         )
 
 

@@ -207,3 +207,55 @@ def test_likelihood_of_text(cli, folder, tmp_path):
     assert said["bits/token"][0] == pytest.approx(said["exact bits/token"], abs=0.1)
     code, _, err = cli("likelihood", str(folder), "--method", "vlb")
     assert code == 2 and "elbo" in err
+
+
+def test_bench_of_decoders(cli, tmp_path):
+    asked = ("-m", "markov,markov-uniform", "-s", "ancestral,posterior,first-hitting", "-n", "4,8", "-k", "12")
+    code, out, _ = cli("bench", "--suite", "tokens", *asked, "--out", str(tmp_path / "b"))
+    assert code == 0, out
+    rows = [json.loads(line) for line in (tmp_path / "b" / "results.jsonl").read_text().splitlines()]
+    done = [(r["model"], r["decoder"], r["budget"]) for r in rows if r.get("status") == "ok"]
+    assert done == [
+        ("markov", "ancestral", 4), ("markov", "ancestral", 8), ("markov", "first-hitting", None),
+        ("markov-uniform", "posterior", 4), ("markov-uniform", "posterior", 8),
+    ]  # fmt: skip
+    exact = [r for r in rows if r["decoder"] == "exact samples"]
+    assert len(exact) == 2 and all(r["bigram_tv"] < 0.2 for r in exact)
+    assert all(0 < r["rows"] <= r["rows_asked"] for r in rows if r.get("status") == "ok")
+    assert next(r for r in rows if r["decoder"] == "first-hitting")["rows"] == 64
+    assert (tmp_path / "b" / "report.png").stat().st_size > 10000 and "first-hitting" in out
+    code, _, err = cli("bench", "--suite", "tokens", "-m", "mnist")
+    assert code == 2 and "markov" in err
+    code, _, err = cli("bench", "--suite", "tokens", "-g", "karras")
+    assert code == 2 and "--grid" in err
+
+
+def test_a_judge_knows_real_text_from_noise_and_from_repetition():
+    from solverkit.files.network import NETWORKS
+    from solverkit.tokens.judge import Judge, sequence_entropy
+
+    said = json.loads((NETWORKS / "shakespeare" / "judge.json").read_text())
+    alphabet = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    judge = Judge.load(NETWORKS / "shakespeare", 65)
+    texts = ["The river bends beyond the quiet mill at evening.\n", "the the the the the the the the the the the the \n"]
+    ids = [torch.tensor([alphabet.index(c) for c in t])[:48] for t in texts]
+    x = torch.stack([*ids, torch.randint(65, (48,), generator=torch.Generator().manual_seed(0))])
+    bits, entropy = judge.bits(x), sequence_entropy(x, 65)
+    assert bits[0] < 3.2 < 6 < bits[2] and bits[1] < bits[0], "a sampler that repeats itself has few bits"
+    assert entropy[1] < 2.7 < 3.5 < entropy[0] < said["windows_of_128"]["entropy"] < entropy[2]
+
+
+def test_the_judge_is_a_distribution():
+    from solverkit.tokens.judge import Judge
+
+    text = torch.tensor([0, 1, 0, 2, 0, 1, 1, 2, 0, 1, 0, 0])
+    codes, counts = [], []
+    for k in (1, 2, 3):
+        found, count = torch.unique(sum(text[k - 1 - j : len(text) - j] * 4**j for j in range(k)), return_counts=True)
+        codes.append(found)
+        counts.append(count)
+    judge = Judge(codes, counts, 4)
+    for context in ([], [0], [3], [0, 1], [2, 2]):
+        x = torch.tensor([[*context, c] for c in range(4)])
+        last = (-judge.bits(x) * x.shape[1]) - (-judge.bits(x[:1, :-1]) * (x.shape[1] - 1) if context else 0.0)
+        assert float((last * 0.6931471805599453).exp().sum()) == pytest.approx(1.0)
