@@ -28,7 +28,7 @@ def remdm(model: Any, x: Tensor, grid: Grid, noise: Any, rule: Rule = "cap", eta
     """A revealed token is masked again with probability r, a masked one revealed with q = (a_t - (1 - r) a_s) / (1 - a_s).
 
     a = 1 - m. For any r up to (1 - a_t) / a_s the marginal q(z_t | x_0) is kept. It corrects early mistakes of a network;
-    with exact conditionals the joint law gets worse, and its order is 1/2 (`benchmarks/tokens_findings.py remasking`).
+    with exact conditionals the joint law gets worse, of an order below 1 (`benchmarks/tokens_findings.py remasking`).
     "conf" looks at the tokens: likely ones stay longer, so its law is biased even where tokens are independent.
 
     Args:
