@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import solverkit as sk
-from solverkit.tokens.front import BUDGETS, run, subject, write_front
+from solverkit.bench.token_front import BUDGETS, run, subject, write_front
 
 
 def front(args: argparse.Namespace) -> None:

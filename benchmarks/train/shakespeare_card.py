@@ -25,7 +25,7 @@ rotary positions) on {vocabulary} characters and a mask, {length} at a time, tha
 |---|---|
 | data | "tiny Shakespeare", 1115394 characters (karpathy/char-rnn; the plays are in the public domain); the text is not part of this repository |
 | training | {steps} steps of {batch} x {length} characters ({epochs:.0f} epochs), AdamW, lr {learning_rate}, dropout {dropout}, {seconds} s on {device} |
-| chosen by | the bound on the last 2 % of the first nine tenths, among averaged weights of every 500 steps; nothing was chosen on the last tenth |
+| chosen by | the bound on the last 2 % of the first nine tenths, among averaged weights along the run; nothing was chosen on the last tenth |
 | **bound on the last tenth, bits a character** | **{held_out_bits_per_character:.3f} +- {standard_error:.3f}** ({held_out_windows} windows of {length}, {masks_per_window} masks each, float16 weights) |
 | unigram, trigram of the first nine tenths on the last | {unigram_bits_per_character:.3f}, {trigram_bits_per_character:.3f} |
 | the 5-gram that judges samples (judge.safetensors) | {judge:.3f} |

@@ -47,8 +47,8 @@ def decoders(as_json: bool = JSON) -> None:
     if as_json:
         return print_json([{**_record(card), "process": card.process, **more} for card, more in zip(cards, said)])
     rows = [
-        (card.name, card.process, "-" if s["order"] is None else str(s["order"]), "biased" if s["biased"] else s["exact"] or "-",
-         _options(card), card.reference, card.plugin)
+        (card.name, card.process, "-" if s["order"] is None else str(s["order"]),
+         "biased" if s["biased"] else s["exact"] or "-", _options(card), card.reference, card.plugin)
         for card, s in zip(cards, said)
     ]  # fmt: skip
     print_table("decoders", ("name", "noise", "order", "law", "options", "source", "plugin"), rows)

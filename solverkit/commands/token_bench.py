@@ -31,8 +31,8 @@ def bench_tokens(
             raise OptionError(f"{name} is for suites of continuous models; --suite tokens has its own cells.")
     device, batch, threads = machine
     use_threads(threads)
+    from ..bench.token_front import BUDGETS, label, run, subject, write_front
     from ..registry.registry import registry
-    from ..tokens.front import BUDGETS, label, run, subject, write_front
 
     for kind, given, known in (
         ("model of the suite tokens", models, MODELS),

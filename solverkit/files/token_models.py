@@ -35,7 +35,7 @@ def independent(
 
 
 def shakespeare(length: int | None = None, device: Any = None, dtype: Any = None) -> Any:
-    """Bundled masked character model of Shakespeare's plays: 65 characters, 256 at a time, told no time."""
+    """Bundled masked character model of Shakespeare's plays: 65 characters and a mask, told no time."""
     from .token_folder import bundled_tokens
 
     return bundled_tokens("shakespeare", length, device, dtype)

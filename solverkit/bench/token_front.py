@@ -21,8 +21,8 @@ from ..files.hub import load
 from ..files.network import NETWORKS
 from ..registry.catalogue import decoders
 from ..run.sampling import sample
-from .judge import Judge, sequence_entropy
-from .targets import bigram_shares, total_variation
+from ..tokens.judge import Judge, sequence_entropy
+from ..tokens.targets import bigram_shares, total_variation
 
 BUDGETS = (8, 16, 32, 64, 128, 256)
 # decoders whose pace is set by an option: the budget is a ceiling, the option spans the front
@@ -54,7 +54,7 @@ def subject(name: str, count: int, length: int | None = None, device: Any = None
     if name.startswith("markov"):
         noise = "uniform" if name.endswith("uniform") else "absorbing"
         return Subject(name, load("markov", length=length or 64, noise=noise), count, None)
-    model: Any = load(name, length=length or 256, device=device)
+    model: Any = load(name, device=device, **({} if length is None else {"length": length}))
     return Subject(name, model, count, Judge.load(NETWORKS / name, model.vocabulary))
 
 
