@@ -218,6 +218,19 @@ def test_bad_input_is_told(call, error, words):
         call(model)
 
 
+@pytest.mark.parametrize("call", [lambda m: sk.tune(m, nfe=(4,)), lambda m: sk.GaussianStats.from_network(m),
+                                  lambda m: sk.guidance.clip(m), lambda m: sk.flow_map.encode(m, torch.zeros(1, 6))])  # fmt: skip
+def test_what_is_for_continuous_models_says_so(call):
+    with pytest.raises(OptionError, match=r"token model.*sk\.decoders"):
+        call(flat()[0])
+
+
+def test_a_bar_of_evaluations(capsys):
+    model, _ = flat()
+    sk.sample(model, "ancestral", nfe=3, num_samples=3, batch_size=2, progress=True)
+    assert "/6" in capsys.readouterr().err
+
+
 def test_a_decoder_that_writes_over_the_prompt_or_leaves_masks_is_refused():
     model, _ = flat()
     prompted = model.with_prompt([1, 1])

@@ -54,7 +54,8 @@ def subject(name: str, count: int, length: int | None = None, device: Any = None
     if name.startswith("markov"):
         noise = "uniform" if name.endswith("uniform") else "absorbing"
         return Subject(name, load("markov", length=length or 64, noise=noise), count, None)
-    model: Any = load(name, device=device, **({} if length is None else {"length": length}))
+    given: dict[str, Any] = {} if length is None else {"length": length}
+    model: Any = load(name, device=device, **given)
     return Subject(name, model, count, Judge.load(NETWORKS / name, model.vocabulary))
 
 

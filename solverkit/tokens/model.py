@@ -56,6 +56,18 @@ class TokenModel:
         parameter = next(iter(getattr(self.net, "parameters", lambda: ())()), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
+    @property
+    def schedule(self) -> Any:
+        """None: what asks for it is for continuous models.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(
+            "this is a token model, and what was called is for continuous models (it asks for a noise schedule). Token "
+            "models have sk.sample with a decoder (sk.decoders()), log_likelihood(..., 'elbo'), and what is in solverkit.tokens."
+        )
+
     def __call__(self, x: Tensor, level: float | Tensor) -> Tensor:
         """(B, L) ids at a level (one, or one a sample) to log-probabilities (B, L, V), float32 or float64.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..grid.grid import Grid
 from ..grid.named import make_grid
 from ..model.counting import counting
 from ..plan.clock import clocked, planning
-from ..process.level import Level
+from ..process.level import FLOW_FRAME, Level
 from ..registry.registry import DecoderCard, resolve_decoder
 from ..run.noise import sample_seeds
 from ..run.result import Result
@@ -23,14 +24,14 @@ from .model import FREE
 from .noise import START, TokenNoise
 
 BATCH = 64
-CONTINUOUS = ("shape", "constrain", "dtype", "prior", "grad", "on_nonfinite")
 
 
 def sample_tokens(
     model: Any, sampler: Any, nfe: int | None, steps: int | None, *, num_samples: int | None = None,
     x: Tensor | None = None, seed: int | Sequence[int] = 0, grid: str | Grid | None = None,
-    levels: Sequence[float] | None = None, device: Any = None, progress: bool = False, callback: Callable[..., None] |
-    None = None, return_trajectory: bool = False, batch_size: int | None = None, options: dict[str, Any], **continuous: Any,
+    levels: Sequence[float] | None = None, device: Any = None, progress: bool = False,
+    callback: Callable[..., None] | None = None, return_trajectory: bool = False, batch_size: int | None = None,
+    options: dict[str, Any], **continuous: Any,
 ) -> Result:  # fmt: skip
     """Arguments as of `sk.sample`; x holds ids (B, L), the mask or -1 where nothing is given.
 
@@ -47,38 +48,49 @@ def sample_tokens(
         start, free, seeds = _start(model, num_samples, x, seed, device)
         with planning():
             run_grid = choose_grid(card, model.process, nfe, steps, grid, levels, options, int(free.sum(dim=1).max()))
-        parts, revealed, states, asked = [], [], [], []
+        parts: list[Tensor] = []
+        models: list[AskedTokens] = []
+        states: list[list[Tensor]] = []
         size = BATCH if batch_size is None else batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"batch_size must be a positive integer, got {batch_size!r}.")
-        with counting() as count:
-            for a in range(0, len(start), size):
-                b = min(a + size, len(start))
-                kept: list[Tensor] = []
-                report = _report(kept if return_trajectory else None, callback)
-                one = AskedTokens(_rows(model, a, b, len(start)), start[a:b], free[a:b], report)
-                parts.append(run_decoder(card, one, start[a:b], run_grid, TokenNoise(seeds[a:b], start.shape[1],
-                start.device),
-                                         options))  # fmt: skip
-                one.watch(parts[-1])
-                revealed.append(one.revealed)
-                states.append(kept)
-                asked.append(one)
+        batches = [(a, min(a + size, len(start))) for a in range(0, len(start), size)]
+        with ExitStack() as stack, counting() as count:
+            tick = _progress(stack, card, run_grid, len(batches)) if progress else None
+            for a, b in batches:
+                states.append([])
+                report = _report(states[-1] if return_trajectory else None, callback, tick)
+                asked = AskedTokens(_rows(model, a, b, len(start)), start[a:b], free[a:b], report)
+                noise = TokenNoise(seeds[a:b], start.shape[1], start.device)
+                parts.append(run_decoder(card, asked, start[a:b], run_grid, noise, options))
+                asked.watch(parts[-1])
+                models.append(asked)
     out = torch.cat(parts)
     rows = count.rows
     made = int(free.sum())
     reports: dict[str, Any] = {
-        "rows asked": sum(one.asked for one in asked) / len(out),
+        "rows asked": sum(asked.asked for asked in models) / len(out),
         "rows evaluated": rows / len(out),
         "tokens per evaluation": made / max(rows, 1),
-        "revealed": torch.cat(revealed),
+        "revealed": torch.cat([asked.revealed for asked in models]),
     }
-    told = tuple(level if isinstance(level, Level) else Level(float(torch.as_tensor(level).float().mean()), frame=1)
-                 for level in asked[0].levels)  # fmt: skip
+    levels_asked = tuple(_level(level) for level in models[0].levels)
     return Result(
-        out, rows / len(out), told, _stacked(states, parts) if return_trajectory else None, time.perf_counter() - began,
-        sum(one.seconds for one in asked), reports, clock.seconds, count.passes,
-    )  # fmt: skip
+        out,
+        rows / len(out),
+        levels_asked,
+        _stacked(states, parts) if return_trajectory else None,
+        time.perf_counter() - began,
+        sum(asked.seconds for asked in models),
+        reports,
+        clock.seconds,
+        count.passes,
+    )
+
+
+def _level(level: float | Tensor) -> Level:
+    """A level as it was asked for; the mean of one a sample."""
+    return level if isinstance(level, Level) else Level(float(torch.as_tensor(level).double().mean()), frame=FLOW_FRAME)
 
 
 def run_decoder(card: DecoderCard, model: Any, x: Tensor, grid: Grid, noise: Any, options: dict[str, Any]) -> Tensor:
@@ -177,11 +189,27 @@ def _rows(model: Any, a: int, b: int, total: int) -> Any:
     return model.with_prompt(prompt[a:b])
 
 
-def _report(kept: list[Tensor] | None, callback: Callable[..., None] | None) -> Callable[..., None] | None:
-    if kept is None and callback is None:
+def _progress(stack: ExitStack, card: DecoderCard, grid: Grid, batches: int) -> Callable[[], None]:
+    """A bar of evaluations; how many there will be is not known where a decoder sets its own pace."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"))
+    bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+    known = not card.own_pace and card.evaluations is None
+    task = bar.add_task(card.name, total=(len(grid) - 1) * batches if known else None)
+    return lambda: bar.advance(task)
+
+
+def _report(
+    kept: list[Tensor] | None, callback: Callable[..., None] | None, tick: Callable[[], None] | None
+) -> Callable[..., None] | None:
+    if kept is None and callback is None and tick is None:
         return None
 
     def report(evaluation: Any) -> None:
+        if tick is not None:
+            tick()
         if kept is not None:
             kept.append(evaluation.x.clone())
         if callback is not None:
