@@ -218,8 +218,15 @@ def test_bad_input_is_told(call, error, words):
         call(model)
 
 
-@pytest.mark.parametrize("call", [lambda m: sk.tune(m, nfe=(4,)), lambda m: sk.GaussianStats.from_network(m),
-                                  lambda m: sk.guidance.clip(m), lambda m: sk.flow_map.encode(m, torch.zeros(1, 6))])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: sk.tune(m, nfe=(4,)),
+        lambda m: sk.GaussianStats.from_network(m),
+        lambda m: sk.guidance.clip(m),
+        lambda m: sk.flow_map.encode(m, torch.zeros(1, 6)),
+    ],
+)
 def test_what_is_for_continuous_models_says_so(call):
     with pytest.raises(OptionError, match=r"token model.*sk\.decoders"):
         call(flat()[0])

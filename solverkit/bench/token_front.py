@@ -142,48 +142,39 @@ def label(row: dict[str, Any]) -> str:
 
 
 def write_front(rows: Sequence[dict[str, Any]], picture: Path) -> None:
-    """Quality against evaluated rows, a panel a metric, a line a decoder, real data dashed."""
+    """Quality against evaluated rows: a row of panels a model, a line a decoder, real data dashed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
-    panels = [(m, k) for m in dict.fromkeys(r["model"] for r in rows) for k in _metrics(m)]
-    labels = list(dict.fromkeys(label(r) for r in rows if r.get("status") == "ok"))
-    colours = {name: plt.get_cmap("tab20")(i % 20) for i, name in enumerate(labels)}
-    marks = {name: "osD^v"[i // 20 % 5] if i < 20 else "^" for i, name in enumerate(labels)}
-    width = 2 if len(panels) > 1 else 1
-    figure, axes = plt.subplots(
-        -(-len(panels) // width), width, figsize=(6.2 * width + 2.6, 4.2 * -(-len(panels) // width)), squeeze=False
-    )
-    for axis, (model, metric) in zip(axes.flat, panels):
-        mine = [r for r in rows if r["model"] == model]
-        for name in labels:
-            points = sorted(
-                (r["rows"], abs(r[metric]) if metric == "entropy_gap" else r[metric])
-                for r in mine
-                if r.get("status") == "ok" and label(r) == name
-            )
-            axis.plot(*zip(*points) if points else ([], []), marker=marks[name], ms=4, lw=1, color=colours[name])
-        for r in mine:
-            if "status" not in r:
-                axis.axhline(abs(r[metric]), ls="--", lw=1, color="black")
-                axis.annotate(
-                    r["decoder"], (0.01, abs(r[metric])), xycoords=("axes fraction", "data"), va="bottom", fontsize=7
-                )
-        axis.set_xscale("log", base=2)
-        if metric in ("bigram_tv", "entropy_gap"):
-            axis.set_yscale("log")
-        axis.set_xlabel("rows evaluated a sequence")
-        axis.set_title(f"{model}: {_TITLES[metric]}", fontsize=9)
-    handles = [Line2D([], [], marker=marks[n], ms=4, lw=1, color=colours[n], label=n) for n in labels]
-    for axis in list(axes.flat)[len(panels) :]:
-        axis.axis("off")
-    figure.legend(handles=handles, loc="center right", fontsize=7, frameon=False)
-    figure.tight_layout(rect=(0, 0, 1 - 2.4 / figure.get_figwidth(), 1))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = plt.subplots(len(models), 2, figsize=(14, 4.6 * len(models)), squeeze=False)
+    colours = plt.get_cmap("tab10")
+    for line, model in zip(axes, models):
+        mine = [row for row in rows if row["model"] == model]
+        done = [row for row in mine if row.get("status") == "ok"]
+        names = list(dict.fromkeys(label(row) for row in done))
+        for axis, metric in zip(line, _metrics(model)):
+            for i, name in enumerate(names):
+                points = sorted((row["rows"], _shown(row, metric)) for row in done if label(row) == name)
+                axis.plot(*zip(*points), marker="os^D"[i // 10 % 4], ms=4, lw=1, color=colours(i % 10), label=name)
+            for row in mine:
+                if "status" not in row:
+                    axis.axhline(_shown(row, metric), ls="--", lw=1, color="black", label=row["decoder"])
+            axis.set_xscale("log", base=2)
+            if metric in ("bigram_tv", "entropy_gap"):
+                axis.set_yscale("log")
+            axis.set_xlabel("rows evaluated a sequence")
+            axis.set_title(f"{model}: {_TITLES[metric]}", fontsize=9)
+        line[1].legend(bbox_to_anchor=(1.02, 0.5), loc="center left", fontsize=7, frameon=False)
+    figure.tight_layout()
     figure.savefig(picture, dpi=110)
     plt.close(figure)
+
+
+def _shown(row: dict[str, Any], metric: str) -> float:
+    return abs(float(row[metric]))
 
 
 _TITLES = {

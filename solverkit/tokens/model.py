@@ -65,7 +65,8 @@ class TokenModel:
         """
         raise OptionError(
             "this is a token model, and what was called is for continuous models (it asks for a noise schedule). Token "
-            "models have sk.sample with a decoder (sk.decoders()), log_likelihood(..., 'elbo'), and what is in solverkit.tokens."
+            "models have sk.sample with a decoder (sk.decoders()), log_likelihood(..., 'elbo'), and what is in "
+            "solverkit.tokens."
         )
 
     def __call__(self, x: Tensor, level: float | Tensor) -> Tensor:
