@@ -54,7 +54,7 @@ Any], ) -> None:  # fmt: skip
     if file is not None:
         require_writable(file, (".safetensors", ".txt"))
     use_threads(threads)
-    from ..registry.registry import resolve_decoder
+    from ..registry.decoders import resolve_decoder
     from ..run.sampling import sample
 
     tokens = open_tokens(model, length, device, dtype)

@@ -420,47 +420,13 @@ def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
     if isinstance(sampler, str):
         name, preset = parse_options(sampler)
         if name not in registry().cards["samplers"] and name in registry().cards["decoders"]:
-            fitting = _names(registry().cards["samplers"])
+            fitting = ", ".join(sorted(registry().cards["samplers"])) or "none"
             raise OptionError(f"{name!r} decodes tokens, and this model is continuous. Samplers that fit: {fitting}.")
         card = typing.cast(SamplerCard, registry().get("samplers", name))
         return replace(card, name=sampler, preset=card.check(preset, partial=True)) if preset else card
     if callable(sampler):
         return SamplerCard(getattr(sampler, "__name__", "sampler"), sampler, skip=4)
     raise OptionError(f"sampler must be a name or a function (model, x, grid, noise), got {type(sampler).__name__}.")
-
-
-def resolve_decoder(decoder: str | DecoderCard | Callable[..., Any], model: Any) -> DecoderCard:
-    """A decoder's card from its name, itself, or a plain function; one that fits the model's process.
-
-    Raises:
-        UnknownNameError: no such decoder.
-        OptionError: a sampler of continuous models, or a decoder of another process; the fitting ones are named.
-    """
-    noise = model.process.noise
-    known = {n: c for n, c in registry().cards["decoders"].items() if typing.cast(DecoderCard, c).process == noise}
-    fitting, here = _names(known), f"this is a token model ({noise} noise)"
-    card: DecoderCard
-    if isinstance(decoder, DecoderCard):
-        card = decoder
-    elif isinstance(decoder, str):
-        name, preset = parse_options(decoder)
-        if name not in registry().cards["decoders"] and name in registry().cards["samplers"]:
-            raise OptionError(f"{name!r} samples continuous models, and {here}. Decoders that fit: {fitting}.")
-        card = typing.cast(DecoderCard, registry().get("decoders", name))
-        card = replace(card, name=decoder, preset=card.check(preset, partial=True)) if preset else card
-    elif isinstance(decoder, SamplerCard):
-        raise OptionError(f"{decoder.name!r} samples continuous models, and {here}. Decoders that fit: {fitting}.")
-    elif callable(decoder):
-        return DecoderCard(getattr(decoder, "__name__", "decoder"), decoder, skip=4, process=noise)
-    else:
-        raise OptionError(f"a decoder is a name or a function (model, x, grid, noise), got {type(decoder).__name__}.")
-    if card.process != noise:
-        raise OptionError(f"{card.name!r} is for {card.process} noise, and {here}. Decoders that fit: {fitting}.")
-    return card
-
-
-def _names(cards: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(cards)) or "none"
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -16,7 +16,8 @@ from ..grid.named import make_grid
 from ..model.counting import counting
 from ..plan.clock import clocked, planning
 from ..process.level import FLOW_FRAME, Level
-from ..registry.registry import DecoderCard, resolve_decoder
+from ..registry.decoders import resolve_decoder
+from ..registry.registry import DecoderCard
 from ..run.noise import sample_seeds
 from ..run.result import Result
 from .asked import AskedTokens
