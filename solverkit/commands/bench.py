@@ -84,7 +84,8 @@ def bench(
     if suite == "tokens":
         return bench_tokens(
             _split(models), _split(samplers), _budgets(budgets), num_samples, seed, (device, batch, threads),
-            {"--grid": grids, "--set": pairs, "--label": label is not None, "--dtype": dtype, "--csv": csv, "--parquet": parquet},
+            {"--grid": grids, "--set": pairs, "--label": label is not None, "--dtype": dtype, "--csv": csv,
+             "--parquet": parquet, "--engine": engine != "local"},
             out / LINES, out / FIGURE, as_json,
         )  # fmt: skip
     if Path(suite).suffix == ".toml":
