@@ -157,6 +157,8 @@ def test_a_prompt_by_text_ids_and_places():
     x = sk.sample(model, "p2", nfe=2, x=given).x
     assert x[0, 1] == 1 and x[1, 0] == 0 and x.max() < 4
     assert model.decode(torch.tensor([0, 3, 4])) == "ad_"
+    chain = sk.load("markov", length=4)
+    assert chain.with_prompt([1]).target is chain.target
 
 
 @pytest.mark.parametrize(

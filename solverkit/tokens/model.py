@@ -131,7 +131,9 @@ class TokenModel:
                 f"a prompt holds ids 0 to {self.vocabulary - 1} (not the mask), or -1 where nothing is given."
             )
         rest = ids.new_full((*ids.shape[:-1], whole - ids.shape[-1]), FREE)
-        return replace(self, prompt=torch.cat([ids, rest], dim=-1), length=whole)
+        prompted = replace(self, prompt=torch.cat([ids, rest], dim=-1), length=whole)
+        vars(prompted).update({name: value for name, value in vars(self).items() if name not in vars(prompted)})
+        return prompted  # with what it was said to be: its target, its source
 
     def encode(self, text: str) -> Tensor:
         """Ids of a text, (L,).
