@@ -13,8 +13,8 @@ def check(
     sampler: str = parameters.SAMPLER,
     as_json: bool = parameters.JSON,
 ) -> None:
-    """Prove a sampler: order, spellings, nfe, options, edits, independence, finite, ends, law, parts, growth, device,
-    input_untouched; or a decoder of tokens: law, product, prompt, cache, independence, nfe, input, options.
+    """Prove a decoder of tokens by checks of its own, or a sampler: order, spellings, nfe, options, edits, independence,
+    finite, ends, law, parts, growth, device, input_untouched.
     """
     try:
         from ..testing import card_of, check_sampler
