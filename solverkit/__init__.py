@@ -24,7 +24,7 @@ _NAMES = {
     "plan.plan": "begin advance Plan State",
     "plan.trace": "trace",
     "plan.symbol": "op keep",
-    "registry.catalogue": "samplers grids models metrics",
+    "registry.catalogue": "samplers decoders grids models metrics",
     "registry.hookspecs": "hookimpl",
     "registry.declare": "sampler",
     "gaussian.stats": "GaussianStats",
@@ -33,12 +33,15 @@ _NAMES = {
     "tuning.plans": "TunedPlans load_plans",
     "tuning.known": "known_plan",
     "tuning.chosen_levels": "choose_levels ChosenLevels load_levels",
+    "tokens.model": "wrap_tokens TokenModel",
+    "tokens.process": "Absorbing Uniform",
     "pipelines.restore": "restore_native",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = (
-    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "steps", "typing",
+    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "steps", "tokens",
+    "typing",
 )  # fmt: skip
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
@@ -88,6 +91,9 @@ if TYPE_CHECKING:
         testing as testing,
     )
     from . import (
+        tokens as tokens,
+    )
+    from . import (
         typing as typing,
     )
     from .files.hub import load as load
@@ -118,6 +124,7 @@ if TYPE_CHECKING:
     from .process.schedule import Schedule as Schedule
     from .process.variance_preserving import VP as VP
     from .process.variance_preserving import SubVP as SubVP
+    from .registry.catalogue import decoders as decoders
     from .registry.catalogue import grids as grids
     from .registry.catalogue import metrics as metrics
     from .registry.catalogue import models as models
@@ -126,6 +133,10 @@ if TYPE_CHECKING:
     from .registry.hookspecs import hookimpl as hookimpl
     from .run.result import Result as Result
     from .run.sampling import sample as sample
+    from .tokens.model import TokenModel as TokenModel
+    from .tokens.model import wrap_tokens as wrap_tokens
+    from .tokens.process import Absorbing as Absorbing
+    from .tokens.process import Uniform as Uniform
     from .tuning.calibrate import tune as tune
     from .tuning.chosen_levels import ChosenLevels as ChosenLevels
     from .tuning.chosen_levels import choose_levels as choose_levels

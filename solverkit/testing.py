@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,21 @@ from .proofs.options import check_options
 from .proofs.order import check_order, measured_order, order_grid
 from .proofs.parts import check_parts
 from .proofs.runs import check_finite, check_independence, check_input_untouched, check_nfe, check_spellings
-from .registry.registry import SamplerCard, resolve
+from .proofs.token_law import check_token_law, check_token_product
+from .proofs.token_runs import (
+    check_token_cache,
+    check_token_independence,
+    check_token_input,
+    check_token_nfe,
+    check_token_options,
+    check_token_prompt,
+)  # fmt: skip
+from .registry.registry import DecoderCard, SamplerCard, registry, resolve
+from .registry.spelled import parse_options
 
 __all__ = [
     "CHECKS",
+    "TOKEN_CHECKS",
     "CheckResult",
     "check_name",
     "check_sampler",
@@ -42,7 +53,7 @@ __all__ = [
     "parametrize_with_checks",
 ]
 
-Check = Callable[[SamplerCard, Mapping[str, Any]], None]
+Check = Callable[[Any, Mapping[str, Any]], None]
 
 
 class CheckResult(NamedTuple):
@@ -68,6 +79,10 @@ CHECKS: tuple[Check, ...] = (
     check_device,
     check_input_untouched,
 )
+TOKEN_CHECKS: tuple[Check, ...] = (
+    check_token_law, check_token_product, check_token_prompt, check_token_cache, check_token_independence, check_token_nfe,
+    check_token_input, check_token_options,
+)  # fmt: skip
 CORE = Path(__file__).parent
 
 
@@ -76,26 +91,41 @@ def check_name(check: Check) -> str:
     return check.__name__.removeprefix("check_")
 
 
-def option_sets(card: SamplerCard) -> list[dict[str, Any]]:
+def checks_of(card: SamplerCard | DecoderCard) -> tuple[Check, ...]:
+    """What a sampler, or a decoder of tokens, must prove."""
+    return TOKEN_CHECKS if isinstance(card, DecoderCard) else CHECKS
+
+
+def card_of(sampler: str | SamplerCard | DecoderCard | Callable[..., Any]) -> SamplerCard | DecoderCard:
+    """The card of a name (a decoder where no sampler is called so), of a card, or of a sampler's function."""
+    if isinstance(sampler, DecoderCard):
+        return sampler
+    decoders, samplers = (registry().cards[kind] for kind in ("decoders", "samplers"))
+    if isinstance(sampler, str) and (name := parse_options(sampler)[0]) in decoders and name not in samplers:
+        return decoders[name]  # type: ignore[return-value]
+    return resolve(sampler)
+
+
+def option_sets(card: SamplerCard | DecoderCard) -> list[dict[str, Any]]:
     """The defaults and the declared variants; the variants alone where an option has no default."""
     return [*([] if card.required else [{}]), *card.variants]
 
 
-def check_sampler(sampler: str | SamplerCard | Callable[..., Any]) -> list[CheckResult]:
+def check_sampler(sampler: str | SamplerCard | DecoderCard | Callable[..., Any]) -> list[CheckResult]:
     """Run every check on a sampler's defaults and variants.
 
     Args:
-        sampler: A registered name, a card, or a function.
+        sampler: A registered name, a card (`sk.decoders()["euler"]` where a sampler has a decoder's name), or a function.
 
     Returns:
         One result a check and option set; nothing is raised for a failed check. What the sampler itself raises in several
         checks is told in full by the first of them, which comes first; the others say that they could not run.
     """
-    card = resolve(sampler)
+    card = card_of(sampler)
     results: list[tuple[CheckResult, str | None]] = []
     told: dict[str, str] = {}
     for options in option_sets(card):
-        for check in CHECKS:
+        for check in checks_of(card):
             name = f"{check_name(check)} {options or ''}".strip()
             try:
                 check(card, options)
@@ -143,16 +173,16 @@ def _detail(error: Exception, cause: str | None) -> str:
     return f"{type(error).__name__}: {error}{notes}{f' [{place}]' if place else ''}"
 
 
-def parametrize_with_checks(samplers: Iterable[str | SamplerCard | Callable[..., Any]]) -> Any:
+def parametrize_with_checks(samplers: Iterable[str | SamplerCard | DecoderCard | Callable[..., Any]]) -> Any:
     """A pytest decorator: the test gets (card, options, check) for each sampler, option set and check."""
     import pytest
 
-    cards: Sequence[SamplerCard] = [resolve(s) for s in samplers]
+    cards = [card_of(s) for s in samplers]
     cases = [
         pytest.param(card, options, check, id=f"{card.name}-{_label(options)}{check_name(check)}")
         for card in cards
         for options in option_sets(card)
-        for check in CHECKS
+        for check in checks_of(card)
     ]
     return pytest.mark.parametrize(("card", "options", "check"), cases)
 

@@ -25,7 +25,7 @@ def test_help_imports_neither_torch_nor_rich_tables():
     assert "bench" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["samplers", "grids", "models", "metrics", "plugins"])
+@pytest.mark.parametrize("kind", ["samplers", "decoders", "grids", "models", "metrics", "plugins"])
 def test_tables(cli, kind):
     code, out, _ = cli(kind)
     assert code == 0

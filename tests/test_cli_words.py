@@ -47,7 +47,8 @@ def test_every_command_that_runs_a_network_says_where_and_how(command):
 
 
 def test_tables_are_json_too():
-    with_table = {"samplers", "grids", "models", "metrics", "plugins", "show", "bench", "report", "check", "stats"}
+    lists = {"samplers", "decoders", "grids", "models", "metrics", "plugins"}
+    with_table = {*lists, "show", "bench", "report", "check", "stats"}
     for command in (*with_table, "likelihood", "sample"):
         assert any("--json" in words for name, _, words in spellings() if name == command)
 

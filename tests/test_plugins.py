@@ -32,7 +32,7 @@ def register_doubled(register):
 
 def test_every_hook_is_exercised():
     """Each hook of hookspecs has built-ins or a test plugin that use it."""
-    seen = {kind: [] for kind in ("samplers", "grids", "models", "metrics", "tasks")}
+    seen = {kind: [] for kind in ("samplers", "decoders", "grids", "models", "metrics", "tasks")}
     module = types.ModuleType("everything")
     for kind in seen:
         namespace = {}

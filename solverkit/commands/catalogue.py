@@ -1,4 +1,4 @@
-"""`solverkit samplers|grids|models|metrics|plugins`: what is installed."""
+"""`solverkit samplers|decoders|grids|models|metrics|plugins`: what is installed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .parameters import JSON
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command("samplers")(samplers)
+    app.command("decoders")(decoders)
     app.command("grids")(grids)
     app.command("models")(models)
     app.command("metrics")(metrics)
@@ -35,6 +36,22 @@ def samplers(as_json: bool = JSON) -> None:
             (card.name, order if card.traceable else f"{order} adaptive", _options(card), card.reference, card.plugin)
         )
     print_table("samplers", ("name", "order", "options", "source", "plugin"), rows)
+
+
+def decoders(as_json: bool = JSON) -> None:
+    """List the decoders (samplers of token models): noise, order of their law, where it is exact, options, source."""
+    from ..registry.catalogue import decoders
+
+    cards = decoders().values()
+    said = [{k: card.said(k, {}) for k in ("order", "exact", "biased")} for card in cards]
+    if as_json:
+        return print_json([{**_record(card), "process": card.process, **more} for card, more in zip(cards, said)])
+    rows = [
+        (card.name, card.process, "-" if s["order"] is None else str(s["order"]),
+         "biased" if s["biased"] else s["exact"] or "-", _options(card), card.reference, card.plugin)
+        for card, s in zip(cards, said)
+    ]  # fmt: skip
+    print_table("decoders", ("name", "noise", "order", "law", "options", "source", "plugin"), rows)
 
 
 def grids(as_json: bool = JSON) -> None:

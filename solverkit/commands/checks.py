@@ -13,17 +13,15 @@ def check(
     sampler: str = parameters.SAMPLER,
     as_json: bool = parameters.JSON,
 ) -> None:
-    """Prove a sampler: order, spellings, nfe, options, edits, independence, finite, ends, law, parts, growth, device,
-    input_untouched.
+    """Prove a decoder of tokens by checks of its own, or a sampler: order, spellings, nfe, options, edits, independence,
+    finite, ends, law, parts, growth, device, input_untouched.
     """
-    from ..registry.registry import resolve
-
-    resolve(sampler)  # a name that does not exist is bad usage, whatever the kit says
     try:
-        from ..testing import check_sampler
+        from ..testing import card_of, check_sampler
     except ImportError as error:
         raise PluginError(f"the conformance kit is not part of this installation: {error}") from None
-    results = list(check_sampler(sampler))
+    card = card_of(sampler)  # a name that does not exist is bad usage, whatever the kit says
+    results = list(check_sampler(card))
     failed = [r for r in results if not r.passed]
     if as_json:
         print_json([{"name": r.name, "passed": bool(r.passed), "detail": str(r.detail)} for r in results])

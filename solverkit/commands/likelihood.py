@@ -13,6 +13,7 @@ from . import parameters
 from .console import print_json, print_table
 from .destination import require_readable
 from .network import open_network, state_dtype
+from .text import is_token_model, text_likelihood
 from .waiting import use_threads
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ def likelihood(
     """Evaluate log-likelihoods and print their mean with its standard error."""
     if data is not None:
         require_readable(data, folder=False)
+    if is_token_model(model):
+        if method == "vlb" or label is not None:
+            raise OptionError(f"{model!r} is a token model: --method elbo alone, and no --label.")
+        return text_likelihood(model, data, num, draws, seed, (device, dtype, batch, threads), as_json)
     _require_choice("--method", method, METHODS)
     _require_choice("--divergence", divergence, DIVERGENCES)
     if not 0 < tolerance < math.inf:

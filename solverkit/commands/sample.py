@@ -12,6 +12,7 @@ from . import parameters
 from .console import print_json, read_options, remark, settings
 from .destination import require_folder, require_writable, with_folder
 from .network import loader_options, open_network, state_dtype
+from .text import is_token_model, sample_text
 from .waiting import use_threads
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def sample(
     pairs: list[str] = parameters.PAIRS,
     label: int | None = parameters.LABEL,
     guidance: float | None = typer.Option(None, "--guidance", help="Weight of classifier-free guidance; needs --label."),
+    prompt: str | None = typer.Option(None, "--prompt", help="Of a token model: the text that it goes on from."),
+    length: int | None = typer.Option(None, "--length", min=1, help="Of a token model: tokens a sequence."),
     out: Path = OUT,
     device: str | None = parameters.DEVICE,
     dtype: str | None = parameters.DTYPE,
@@ -47,6 +50,13 @@ def sample(
     as_json: bool = parameters.JSON,
 ) -> None:
     """Sample a model and write what came out."""
+    if is_token_model(model):
+        return sample_text(
+            model, sampler, nfe, num_samples, seed, grid, pairs, (prompt, length), out, (device, dtype, batch, threads),
+            as_json, {"--guidance": guidance, "--label": label, "--engine": engine},
+        )  # fmt: skip
+    if prompt is not None or length is not None:
+        raise OptionError("--prompt and --length are for token models, such as shakespeare; leave them out.")
     if engine is not None:
         return sample_shards(
             model, sampler, NFE if nfe is None else nfe, num_samples, seed, grid, pairs, label, guidance, out, device,

@@ -25,6 +25,7 @@ from .diffusers_export import to_config
 from .diffusers_network import WEIGHTS, classes
 from .named_time import NamedTime
 from .network import COMPONENTS, NETWORKS, is_pipeline, open_folder, open_pipeline, refuse_moves, said_from
+from .token_folder import is_token_folder, open_tokens
 
 # what people of other libraries say to a loader, and where it is said here
 ELSEWHERE = {
@@ -103,6 +104,8 @@ def load(
         refuse_moves(source, {name: given[name] for name in ("subfolder", "revision", "token", "device", "dtype")})
         return open_pipeline(source, prediction, schedule, integer_time, labels, fixed_kwargs)
     folder = _find(source, models, subfolder, revision, token)
+    if is_token_folder(folder):
+        return said_from(os.fspath(folder), open_tokens(folder, device, dtype, **fixed_kwargs))  # type: ignore[arg-type,return-value]
     return open_folder(folder, prediction, schedule, device, dtype, integer_time, labels, fixed_kwargs)
 
 

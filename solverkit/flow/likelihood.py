@@ -86,7 +86,7 @@ def log_likelihood(
     the prior: the network's noised data are taken for exactly normal at its largest noise level.
 
     Args:
-        denoiser: Of the network.
+        denoiser: Of the network, or a token model (`solverkit.tokens.likelihood`: method="elbo", x of ids).
         x: Data (B, ...) in the model's own coordinates; or integers k in 0 .. bins - 1 (uint8), taken as `bins` values over
             data_range, to which "ode" and "elbo" add uniform noise of one bin. Add it to scaled images by `dequantised`.
         method: "ode", "elbo", or "vlb".
@@ -108,6 +108,8 @@ def log_likelihood(
         BudgetError: the tolerances need too many steps, or a step underflows.
         NonFiniteError: NaN or inf in an answer of the network; names the level and the samples.
     """
+    if callable(bound := getattr(denoiser, "bounded_by", None)):  # tokens
+        return bound(x, "elbo" if method == "ode" else method, draws, seed, batch_size)  # type: ignore[no-any-return]
     integers = isinstance(x, torch.Tensor) and x.dtype == torch.uint8
     require_batch(x.float() if integers else x)
     if getattr(denoiser, "prior", None) is not None:

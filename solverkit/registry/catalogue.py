@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import cast
 
-from .registry import Card, MetricCard, SamplerCard, registry
+from .registry import Card, DecoderCard, MetricCard, SamplerCard, registry
 
 
 def samplers() -> dict[str, SamplerCard]:
     """The registered samplers by name."""
     return {name: cast(SamplerCard, card) for name, card in sorted(registry().cards["samplers"].items())}
+
+
+def decoders() -> dict[str, DecoderCard]:
+    """The registered decoders (samplers of token models) by name."""
+    return {name: cast(DecoderCard, card) for name, card in sorted(registry().cards["decoders"].items())}
 
 
 def grids() -> dict[str, Card]:

@@ -21,6 +21,11 @@ def register_samplers(register: Callable[..., None]) -> None:
 
 
 @hookspec
+def register_decoders(register: Callable[..., None]) -> None:
+    """The same for samplers of token models; see `DecoderCard` for the fields."""
+
+
+@hookspec
 def register_grids(register: Callable[..., None]) -> None:
     """register(name, fn) with fn(schedule, n, **options) -> n + 1 falling ratios sigma / alpha."""
 

@@ -18,15 +18,16 @@ from typing import Any
 
 import pluggy
 
-from ..errors import OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
+from ..errors import BudgetError, OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
 from . import hookspecs
 from .declare import DECLARED
 from .spelled import FIRST, parse_options, with_names
 
-KINDS = ("samplers", "grids", "models", "metrics", "tasks")
+KINDS = ("samplers", "decoders", "grids", "models", "metrics", "tasks")
 RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
             "device", "dtype", "progress", "callback", "return_trajectory"}  # fmt: skip
-BUILTIN = {"grids": "solverkit.grid.layouts", "models": "solverkit.files.builtin", "bench": "solverkit.bench.metrics"}
+BUILTIN = {"grids": "solverkit.grid.layouts", "models": "solverkit.files.builtin", "bench": "solverkit.bench.metrics",
+           "token-models": "solverkit.files.token_models", "token-grids": "solverkit.tokens.grids"}  # fmt: skip
 ENVIRONMENT = "SOLVERKIT_PLUGINS"
 
 
@@ -199,6 +200,64 @@ class SamplerCard(Card):
 
 
 @dataclass(frozen=True)
+class DecoderCard(Card):
+    """A sampler of token models (model, x, grid, noise, **options) -> x, x of ids (B, L).
+
+    Attributes:
+        process: Of the models that it is for: "absorbing" (masks) or "uniform".
+        order: How fast its law approaches the model's in total variation as steps grow; a function of the options where it
+            depends on them; None where nothing is claimed.
+        exact: "always": its law is the model's; "one-token": it is where one token is revealed an evaluation; or "". A
+            function of the options where it depends on them.
+        evaluations: (steps, options) -> evaluations of a run of that many steps; None: one a step.
+        own_pace: It decides itself how many tokens it reveals at once; a budget is then a ceiling.
+        biased: Its law is not the model's even on independent tokens (it looks at a draw before it keeps it).
+        remembers: A step depends on more than the tokens and the step's number, so its law is proven by samples alone.
+        variants: Option sets that the proofs run beside the defaults.
+    """
+
+    process: str = "absorbing"
+    order: int | Callable[[dict[str, Any]], int | None] | None = None
+    exact: str | Callable[[dict[str, Any]], str] = ""
+    evaluations: Callable[..., int] | None = None
+    own_pace: bool = False
+    biased: bool | Callable[[dict[str, Any]], bool] = False
+    remembers: bool | Callable[[dict[str, Any]], bool] = False
+    variants: tuple[dict[str, Any], ...] = ()
+
+    def validate(self) -> None:
+        """Raises TypeError for a card that cannot work."""
+        super().validate()
+        if self.process not in ("absorbing", "uniform"):
+            raise TypeError(f"process must be 'absorbing' or 'uniform', got {self.process!r}")
+        taken = sorted(RESERVED & set(self.options))
+        if taken:
+            raise TypeError(f"{taken[0]!r} is an argument of sk.sample and cannot be an option; rename it")
+
+    def said(self, name: str, options: Mapping[str, Any]) -> Any:
+        """A field (order, exact, biased, remembers) at these options."""
+        value = getattr(self, name)
+        return value({**self.defaults, **options}) if callable(value) else value
+
+    def steps_for(self, nfe: int, options: Mapping[str, Any]) -> int:
+        """The most steps that `nfe` evaluations pay for.
+
+        Raises:
+            BudgetError: not even one.
+        """
+        if self.evaluations is None:
+            return nfe
+        cost = functools.partial(self.evaluations, options={**self.defaults, **options})
+        if cost(1) > nfe:
+            raise BudgetError(f"one step of {self.name!r} takes {cost(1)} evaluations, got nfe={nfe}.")
+        low, high = 1, nfe + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if cost(middle) <= nfe else (low, middle)
+        return low
+
+
+@dataclass(frozen=True)
 class MetricCard(Card):
     """A metric of a bench run.
 
@@ -225,6 +284,7 @@ class MetricCard(Card):
 
 CARDS: dict[str, tuple[type[Card], int]] = {
     "samplers": (SamplerCard, 4),
+    "decoders": (DecoderCard, 4),
     "grids": (Card, 2),
     "models": (Card, 0),
     "metrics": (MetricCard, 1),
@@ -364,6 +424,9 @@ def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
         return sampler
     if isinstance(sampler, str):
         name, preset = parse_options(sampler)
+        if name not in registry().cards["samplers"] and name in registry().cards["decoders"]:
+            fitting = ", ".join(sorted(registry().cards["samplers"])) or "none"
+            raise OptionError(f"{name!r} decodes tokens, and this model is continuous. Samplers that fit: {fitting}.")
         card = typing.cast(SamplerCard, registry().get("samplers", name))
         return replace(card, name=sampler, preset=card.check(preset, partial=True)) if preset else card
     if callable(sampler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,6 +32,7 @@ class Result(NamedTuple):
         seconds: Wall time from the call to the answer.
         seconds_model: The part of it that was spent in the denoiser.
         reports: What the sampler said about the run, by name: the mean of the numbers that it gave, or its last word.
+            Of a token model see `solverkit.tokens.sampling`.
         seconds_plan: The part that was spent on planning: tracing, fitting a budget, whatever a sampler searches first.
         passes: Calls of the network, whatever their batch.
         nonfinite: With on_nonfinite="mark": the samples whose prediction was NaN or inf; they are NaN in x.
@@ -46,7 +47,7 @@ class Result(NamedTuple):
     trajectory: torch.Tensor | None
     seconds: float
     seconds_model: float
-    reports: dict[str, float | str]
+    reports: dict[str, Any]
     seconds_plan: float = 0.0
     passes: int = 0
     nonfinite: tuple[int, ...] = ()
@@ -58,8 +59,8 @@ class Result(NamedTuple):
         parts += [f"seconds={self.seconds:.3g}"]
         if self.trajectory is not None:
             parts.append(f"trajectory={tuple(self.trajectory.shape)}")
-        if self.reports:
-            parts.append(f"reports={self.reports}")
+        if said := {k: v for k, v in self.reports.items() if isinstance(v, (float, str))}:
+            parts.append(f"reports={said}")
         if self.nonfinite:
             parts.append(f"nonfinite={list(self.nonfinite)}")
         return f"Result({', '.join(parts)})"

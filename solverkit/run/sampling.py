@@ -18,7 +18,7 @@ from ..plan.clock import clocked, planning
 from ..plan.plan import advance, begin
 from ..plan.trace import trace
 from ..process.schedule import Schedule
-from ..registry.registry import SamplerCard, resolve
+from ..registry.registry import DecoderCard, SamplerCard, resolve
 from .asked import Asked, Nonfinite
 from .choose import choose_grid
 from .noise import CONSTRAINT, Noise, SampleNoise
@@ -42,7 +42,7 @@ HINTS = {
 
 def sample(
     denoiser: DenoiserLike,
-    sampler: str | SamplerCard | Callable[..., Any],
+    sampler: str | SamplerCard | DecoderCard | Callable[..., Any],
     nfe: int | None = None,
     steps: int | None = None,
     *,
@@ -67,7 +67,7 @@ def sample(
     """Sample a pretrained network.
 
     Args:
-        denoiser: From `sk.wrap`, `sk.load`, `solverkit.problems` or `solverkit.guidance`.
+        denoiser: From `sk.wrap`, `sk.load`, `solverkit.problems` or `solverkit.guidance`; or a token model.
         sampler: A registered name, its options behind it if you like ("unipc:order=2"), or a function
             (model, x, grid, noise, **options) -> x.
         nfe: Ceiling on network evaluations; the largest step count that fits is used.
@@ -98,6 +98,13 @@ def sample(
     Raises:
         SolverKitError: one of its children, saying what was given, what was expected, and what to do.
     """
+    if callable(decode := getattr(denoiser, "sampled_by", None)):  # tokens: nothing below is for them
+        return decode(  # type: ignore[no-any-return]
+            sampler, nfe, steps, num_samples=num_samples, shape=shape, x=x, seed=seed, grid=grid, levels=levels,
+            constrain=constrain, device=device, dtype=dtype, progress=progress, callback=callback,
+            return_trajectory=return_trajectory, batch_size=batch_size, on_nonfinite=on_nonfinite, prior=prior, grad=grad,
+            options=options,
+        )  # fmt: skip
     began = time.perf_counter()
     with clocked() as clock, reporting() as said:
         card = _card(denoiser, sampler, options, callback, constrain)
