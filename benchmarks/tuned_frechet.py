@@ -38,11 +38,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument("--nfe", type=int, nargs="+", default=[5, 8])
+    parser.add_argument("--nfe", type=int, nargs="*", default=[5, 8], help="none: --nfe with nothing behind it")
     parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--long", type=int, help="and of UniPC with so many evaluations: where small errors lead to")
     arguments = parser.parse_args()
     model, plans, network = sk.load(arguments.model), sk.load_plans(arguments.plan), load_features()
     lines = []
+    if arguments.long:
+        run = sk.sample(model, "unipc", nfe=arguments.long, num_samples=arguments.count, seed=SEED, batch_size=250)
+        far = distances(torch.cat([network.features(part) for part in run.x.clamp(-1, 1).split(500)]))
+        print(f"UniPC, {arguments.long} evaluations: {far[0]:.2f} ± {jackknife(far):.2f}", flush=True)
     for n in arguments.nfe:
         solver, _, grid = plans.budgets[n].figures["untuned"].partition(" on ")
         found = []
