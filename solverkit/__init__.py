@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 # module -> the public names that live there
 _NAMES = {
     "model.denoiser": "wrap Denoiser",
+    "model.flow_map": "wrap_map MapDenoiser",
+    "model.several": "with_models",
     "files.hub": "load",
     "process.variance_preserving": "VP SubVP",
     "process.schedule": "VE EDM Flow Schedule",
@@ -97,6 +99,9 @@ if TYPE_CHECKING:
     from .grid.named import make_grid as make_grid
     from .model.denoiser import Denoiser as Denoiser
     from .model.denoiser import wrap as wrap
+    from .model.flow_map import MapDenoiser as MapDenoiser
+    from .model.flow_map import wrap_map as wrap_map
+    from .model.several import with_models as with_models
     from .pipelines.restore import restore_native as restore_native
     from .pipelines.scheduler import (
         SchedulerMixin as SchedulerMixin,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -34,6 +36,7 @@ class Result(NamedTuple):
         reports: What the sampler said about the run, by name: the mean of the numbers that it gave, or its last word.
         seconds_plan: The part that was spent on planning: tracing, fitting a budget, whatever a sampler searches first.
         passes: Calls of the network, whatever their batch.
+        nfe_of: NFE of each model that was asked, by name; the run's own is "model".
         nonfinite: With on_nonfinite="mark": the samples whose prediction was NaN or inf; they are NaN in x.
     """
 
@@ -47,6 +50,7 @@ class Result(NamedTuple):
     seconds_plan: float = 0.0
     passes: int = 0
     nonfinite: tuple[int, ...] = ()
+    nfe_of: Mapping[str, float] = MappingProxyType({})
 
     def __repr__(self) -> str:
         parts = [f"x={tuple(self.x.shape)} {str(self.x.dtype).removeprefix('torch.')}", f"nfe={self.nfe:g}"]
