@@ -67,7 +67,7 @@ def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
     try:
         if card.traceable:
             elsewhere = make_grid("flow", Flow(), 8), make_grid("karras", VP(continuous=True), 8)
-            return [*(traced(card, grid, options).segments for grid in grids), *(_there(card, g, options) for g in elsewhere)]
+            return [*(_told(card, g, options) for g in grids), *(_there(card, g, options) for g in elsewhere)]
         x = start(grids[0], 2, 4)
         with counting() as count:
             out = run(card, mixture(dim=4, modes=3, schedule=schedule), x, grids[0], options)
@@ -78,9 +78,14 @@ def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
         return str(error) if not isinstance(error, OptionError) else None
 
 
+def _told(card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Any:
+    plan = traced(card, grid, options)
+    return plan.segments, plan.to, plan.of
+
+
 def _there(card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Any:
     """The plan's segments on a grid of another process; what is said where there is none."""
     try:
-        return traced(card, grid, options).segments
+        return _told(card, grid, options)
     except SolverKitError as error:
         return type(error)

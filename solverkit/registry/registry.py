@@ -131,8 +131,8 @@ class SamplerCard(Card):
             depends on them. False for steps that depend on norms: their law and edits are then proven in another way.
         informed: It knows something of the model (statistics of the data): what it does to a model that contradicts
             them, a constant prediction or another Gaussian, is proven by its own tests.
-        student: It runs networks whose one answer is a sample: with an exact denoiser, whose answers are means, it does not
-            keep the law of the data. Its law is proven by its own tests.
+        student: With an exact denoiser it does not keep the law of the data: it runs networks whose one answer is a sample,
+            or renews noise however short its steps are. Its law is proven by its own tests.
         option_examples: Option sets that only the proof of the options traces.
         multistep: It uses evaluations of earlier steps.
         lower: (name, options) of the family's next lower order: growing steps must not make it worse than that.

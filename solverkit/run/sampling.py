@@ -95,8 +95,8 @@ def sample(
             `Result.nonfinite`) and go on with the others.
         prior: A source that is not Gaussian, as a function of unit normal noise (B, ...) -> x; deterministic samplers only.
         grad: Keep gradients, of x and of the network's parameters. They cost the memory of all evaluations.
-        models: Other models that the sampler asks beside the denoiser, by name: {"weak": other}. The names are the sampler's
-            to say; evaluations are counted for each (`Result.nfe_of`).
+        models: Other models that the sampler asks beside the denoiser, by name: {"weak": other}. The names are the
+            sampler's to say; evaluations are counted for each (`Result.nfe_of`).
         options: Options of the sampler.
 
     Raises:
