@@ -23,6 +23,8 @@ _NAMES = {
     "grid.named": "make_grid",
     "run.sampling": "sample",
     "run.result": "Result",
+    "run.rollout": "rollout Rollout",
+    "plan.transitions": "transitions mixed Transition",
     "plan.plan": "begin advance Plan State",
     "plan.trace": "trace",
     "plan.symbol": "op keep",
@@ -116,6 +118,9 @@ if TYPE_CHECKING:
     from .plan.symbol import keep as keep
     from .plan.symbol import op as op
     from .plan.trace import trace as trace
+    from .plan.transitions import Transition as Transition
+    from .plan.transitions import mixed as mixed
+    from .plan.transitions import transitions as transitions
     from .process.level import Level as Level
     from .process.schedule import EDM as EDM
     from .process.schedule import VE as VE
@@ -130,6 +135,8 @@ if TYPE_CHECKING:
     from .registry.declare import sampler as sampler
     from .registry.hookspecs import hookimpl as hookimpl
     from .run.result import Result as Result
+    from .run.rollout import Rollout as Rollout
+    from .run.rollout import rollout as rollout
     from .run.sampling import sample as sample
     from .tuning.calibrate import tune as tune
     from .tuning.chosen_levels import ChosenLevels as ChosenLevels

@@ -92,7 +92,7 @@ def test_the_weak_model_is_told_the_time_of_the_start():
 
 
 def test_the_inverse_interval_of_the_released_code():
-    """SDXL's betas, 50 leading steps, equal epsilons: asked as the released code asks it, diffusers' inverse class moves the
+    """SDXL's betas, 50 leading steps, equal epsilons: as the released code asks it, diffusers' inverse class moves the
     state, one level off; ours does the same with released=True, and nothing without it.
     """
     import diffusers
@@ -113,7 +113,7 @@ def test_the_inverse_interval_of_the_released_code():
         theirs = inverse.step(eps, times[i + 1], down).prev_sample
         found[i] = float((theirs - x).norm() / x.norm())
         nodes = [schedule.ratio(float(t)) for t in times[i : i + 2]]
-        after = schedule.ratio(float(times[i + 2])) if i + 2 < 50 else schedule.ratio(0.0)
+        after = schedule.ratio(float(times[i + 2])) if i + 2 < 50 else 0.0
         model = sk.wrap(lambda y, t: eps.to(y.dtype), "epsilon", schedule, dtype=torch.float64)
         for released in (True, False):
             grid = sk.Grid.from_ratios(schedule, [*nodes, after])

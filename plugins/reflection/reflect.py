@@ -48,7 +48,8 @@ def reflect(
 
     A DDIM step of the model from s to t, the inverse step of the weak model from t to s; then the solver's step from x~.
     With one evaluation a step of the solver a run of T steps costs 3T - 2: 2T - 1 of the model, T - 1 of the weak one.
-    The formula is one in x / alpha. Z-sampling is the case where the weak model is the same network without guidance, and the solver `ddim`.
+    The formula is one in x / alpha. Z-sampling has the same network without guidance as its weak model, and the
+    solver `ddim`.
     Source: arXiv 2502.00473, Algorithm 1.
 
     Args:
