@@ -15,9 +15,11 @@ _NAMES = {
     "model.denoiser": "wrap Denoiser",
     "model.flow_map": "wrap_map MapDenoiser",
     "model.several": "with_models",
+    "model.towards": "wrap_towards",
     "files.hub": "load",
     "process.variance_preserving": "VP SubVP",
     "process.schedule": "VE EDM Flow Schedule",
+    "process.residual": "Residual",
     "process.level": "Level",
     "grid.grid": "Grid",
     "grid.named": "make_grid",
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
     from .model.flow_map import MapDenoiser as MapDenoiser
     from .model.flow_map import wrap_map as wrap_map
     from .model.several import with_models as with_models
+    from .model.towards import wrap_towards as wrap_towards
     from .pipelines.restore import restore_native as restore_native
     from .pipelines.scheduler import (
         SchedulerMixin as SchedulerMixin,
@@ -122,6 +125,7 @@ if TYPE_CHECKING:
     from .plan.transitions import mixed as mixed
     from .plan.transitions import transitions as transitions
     from .process.level import Level as Level
+    from .process.residual import Residual as Residual
     from .process.schedule import EDM as EDM
     from .process.schedule import VE as VE
     from .process.schedule import Flow as Flow

@@ -59,7 +59,7 @@ def test_the_importance_identity(name):
 
 def test_the_sum_of_the_kl_of_the_steps_in_closed_form():
     """E[log p - log p'] over a run is the sum over its steps of E|mean - mean'|^2 / (2 std^2), here by the exact law."""
-    target, other = diagonal(sk.Flow()), Perturbed(diagonal(sk.Flow()), 0.02)
+    target, other = diagonal(sk.Flow()), Perturbed(diagonal(sk.Flow()), 0.1)
     plan = plan_of("flow-sde", sk.Flow())
     run = sk.rollout(target, plan, 20000, dtype=torch.float64)
     by_samples = (run.log_prob(reduce="sum") - run.log_prob(other, reduce="sum")).sum(0)
@@ -72,11 +72,11 @@ def test_the_sum_of_the_kl_of_the_steps_in_closed_form():
         w_x, w_d = float(terms.get(0, 0.0)), float(terms[1])
         second = (mean + K * (m - s.alpha * mean)) ** 2 + K**2 * V  # E[D^2]
         if t.std > 0:
-            kl = kl + (w_d * 0.02) ** 2 * second.sum() / (2 * t.std**2)
+            kl = kl + (w_d * 0.1) ** 2 * second.sum() / (2 * t.std**2)
         a, b = w_x + w_d * K, w_d * (mean - K * s.alpha * mean)
         m, V = a * m + b, a * a * V + t.std**2
     error = float(by_samples.std()) / math.sqrt(len(by_samples))
-    assert abs(float(by_samples.mean()) - float(kl)) < 4 * error and error < 0.1 * float(kl)
+    assert abs(float(by_samples.mean()) - float(kl)) < 4 * error and error < 0.05 * float(kl)
 
 
 def test_gradients_reach_the_network():

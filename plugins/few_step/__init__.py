@@ -8,13 +8,14 @@ import solverkit as sk
 
 from .flow_map import flow_map
 from .renoise import renoise
+from .resshift import resshift
 from .tables import TABLES
 from .tcd import tcd
 
 
 @sk.hookimpl
 def register_samplers(register: Callable[..., None]) -> None:
-    for fn in (renoise, tcd, flow_map):
+    for fn in (renoise, tcd, flow_map, resshift):
         register(fn)
 
 

@@ -18,6 +18,7 @@ def register_models(register: Callable[..., None]) -> None:
     register("mnist-consistency", mnist_consistency, reference="benchmarks/train/consistency.py")
     register("mnist-map", mnist_map, reference="benchmarks/train/mean_flow.py")
     register("mnist-early", mnist_early, reference="benchmarks/train/early.py")
+    register("mnist-super-resolution", mnist_super_resolution, reference="benchmarks/train/super_resolution.py")
     register("gaussian", gaussian, reference="solverkit/problems.py")
     register("mixture", mixture, reference="solverkit/problems.py")
 
@@ -81,6 +82,17 @@ def mnist_map(
     from .mean_flow_network import open_mean_flow
 
     return open_mean_flow("mnist-map", labels, device, dtype)
+
+
+def mnist_super_resolution(
+    small: torch.Tensor,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenoiserLike:
+    """Bundled 7 x 7 to 28 x 28 digits along ResShift's path; small: (B, 1, 7, 7) in [-1, 1]."""
+    from .super_resolution import open_super_resolution
+
+    return open_super_resolution("mnist-super-resolution", small, device, dtype)
 
 
 def gaussian(dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0) -> DenoiserLike:

@@ -14,6 +14,7 @@ from ..grid.grid import Grid
 from ..model.counting import counting, record
 from ..model.denoiser import DenoiserLike, require_finite
 from ..model.several import require_answer
+from ..model.towards import shift_of
 from ..plan.plan import MODEL
 from ..process.level import Level
 from .result import Evaluation
@@ -73,7 +74,11 @@ class Asked:
             self.largest = float(denoised.detach().abs().max())
         self.levels.append(level)
         if self.report is not None:
-            self.report(Evaluation(len(self.levels) - 1, level, x * level.scale, denoised))
+            shift = shift_of(self.denoiser)
+            own, answer = x * level.scale, denoised
+            if shift is not None:
+                own, answer = own + shift.to(own), answer + shift.to(own)
+            self.report(Evaluation(len(self.levels) - 1, level, own, answer))
         return denoised
 
     @property

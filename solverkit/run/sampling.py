@@ -15,6 +15,7 @@ from ..grid.grid import Grid
 from ..model.counting import reporting
 from ..model.denoiser import DenoiserLike, Prior
 from ..model.several import with_models
+from ..model.towards import shift_of
 from ..plan.clock import clocked, planning
 from ..plan.plan import advance, begin
 from ..plan.trace import trace
@@ -200,6 +201,9 @@ def _run(
     """Samples a .. b - 1 at the end of the run, in the model's own coordinates."""
     grid = model.grid
     state, draw = start.rows(grid[0], a, b)
+    shift = shift_of(model.denoiser)
+    if shift is not None and start.x is not None:
+        state = state - shift.to(state)
     state = state / grid[0].scale
     if constrain is None:
         state = card.fn(model, state, grid, Noise(draw), **options)
@@ -207,7 +211,8 @@ def _run(
         state = _push(card, model, state, draw, constrain, options, (a, b, start.shape[0]))
     if not isinstance(state, torch.Tensor):
         raise OptionError(f"{card.name!r} returned {type(state).__name__}, expected the final state.")
-    return state * grid[-1].scale
+    own = state * grid[-1].scale
+    return own if shift is None else own + shift.to(own)
 
 
 def _push(
