@@ -49,7 +49,7 @@ def levels():
 
 
 def test_ancestral_and_deterministic_steps_are_those_of_the_papers():
-    """resshift: mean (eta_t / eta_s) x + ((eta_s - eta_t) / eta_s) x_0, variance kappa^2 eta_t (eta_s - eta_t) / eta_s; ddim is
+    """Mean (eta_t / eta_s) x + ((eta_s - eta_t) / eta_s) x_0, variance kappa^2 eta_t (eta_s - eta_t) / eta_s; ddim is
     SinSR's k x_0 + m x + j y.
     """
     generator = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ def resshift(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
 
     x+ = q x + (alpha_t - q alpha_s) D + sqrt(t^2 - q^2 s^2) z,    q = sigma_t^2 / sigma_s^2 in the network's coordinates.
 
-    On `sk.Residual` q = eta_t / eta_s and the variance is kappa^2 eta_t (eta_s - eta_t) / eta_s. Where alpha is 1 it is `ddpm`.
+    On `sk.Residual` q = eta_t / eta_s, the variance kappa^2 eta_t (eta_s - eta_t) / eta_s. Where alpha is 1 it is `ddpm`.
     No noise in a step to 0. First order in law; one evaluation a step.
     Source: Yue et al. 2023, eq. 6 and 7.
     """

@@ -91,7 +91,7 @@ def wrap_towards(
     if not isinstance(towards, torch.Tensor) or towards.ndim < 2 or not towards.is_floating_point():
         raise OptionError("towards must be y, a floating-point tensor of shape (B, ...) or (1, ...).")
     if scaled and not isinstance(schedule, Residual):
-        raise OptionError("scaled=True multiplies x by the input scale of sk.Residual; pass scaled=False for other schedules.")
+        raise OptionError("scaled=True multiplies x by the input scale of sk.Residual; others take scaled=False.")
     return Towards(wrap(net, prediction, schedule, dtype=dtype, device=device, **fixed_kwargs), towards, scaled)
 
 

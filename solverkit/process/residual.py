@@ -14,11 +14,13 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class Residual(Schedule):
-    """ResShift: x_t = x_0 + eta_t (y - x_0) + kappa sqrt(eta_t) eps, t = 0 .. steps - 1 (Yue et al. 2023, arXiv 2307.12348).
+    """ResShift: x_t = x_0 + eta_t (y - x_0) + kappa sqrt(eta_t) eps, t = 0 .. steps - 1 (Yue et al. 2023).
 
-    In z = x - y this is z_t = alpha (x_0 - y) + sigma eps with alpha = 1 - eta and sigma = kappa sqrt(eta). Between its steps
+    In z = x - y this is z_t = alpha (x_0 - y) + sigma eps, alpha = 1 - eta and sigma = kappa sqrt(eta). Between its steps
 
         sqrt(eta_t) = first (last / first)^((t / (steps - 1))^power)    (eq. 10 and 11)
+
+    Source: arXiv 2307.12348.
 
     Args:
         kappa: Strength of the noise.
@@ -43,7 +45,7 @@ class Residual(Schedule):
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Residual:
-        """From the `diffusion` settings of ResShift-type code: kappa, steps, etas_end, min_noise_level, schedule_kwargs.power.
+        """From ResShift-type settings: kappa, steps, etas_end, min_noise_level, schedule_kwargs.power.
 
         Raises:
             ScheduleError: another kind of schedule, or a setting that is missing.
@@ -58,7 +60,8 @@ class Residual(Schedule):
             last = math.sqrt(float(settings["etas_end"]))
             return cls(kappa, int(settings["steps"]), power, first, last)
         except KeyError as error:
-            raise ScheduleError(f"the settings lack {error}; expected kappa, steps, etas_end, min_noise_level and power.") from None
+            wanted = "kappa, steps, etas_end, min_noise_level and schedule_kwargs.power"
+            raise ScheduleError(f"the settings lack {error}; expected {wanted}.") from None
 
     @property
     def ratio_max(self) -> float:
