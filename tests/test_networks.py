@@ -80,7 +80,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, sampler):
     together = sk.sample(denoiser, sampler, num_samples=batch, seed=5, **run).x
     for i in (batch - 1,) if sk.samplers()[sampler].required else (0, batch - 1):  # those search for a long time
         alone = sk.sample(denoiser, sampler, num_samples=1, seed=[sample_seeds(5, batch)[i]], **run).x
-        assert (alone[0] - together[i]).abs().max() <= 1e-4
+        assert (alone[0] - together[i]).abs().max() <= 5e-4  # rounding of float32 in another batch; a leak is far larger
 
 
 def test_mixture_is_a_real_shape():
