@@ -68,7 +68,7 @@ class Convention:
         if config.get("stochastic_sampling"):
             raise ScheduleError(
                 f"the {name} has stochastic_sampling=True: each step draws fresh noise at the next level, as samplers "
-                "of distilled networks do: here that is sampler='renoise' with stochastic_sampling=False."
+                "of distilled networks do, and no sampler here does that yet. stochastic_sampling=False runs the ODE."
             )
         inverted = bool(config.get("invert_sigmas", False))
         schedule, prediction = from_config({**config, "_class_name": name, "invert_sigmas": False})
