@@ -27,6 +27,8 @@ from ..process.variance_preserving import DiscreteVP
 _UNIT_ALPHA = ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "KDPM2", "DPMSolverSDE")
 
 _REFUSED = {
+    "LCM": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
+    "TCD": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
     "RePaint": "resamples between the steps of its pipeline",
     "ScoreSdeVe": "has no step(), its pipeline calls a predictor and a corrector (sampler 'pc' of sk.sample does both)",
 }

@@ -42,14 +42,12 @@ class Keep(NamedTuple):
 
 
 class TracedSegment(NamedTuple):
-    """What happens before one evaluation: instructions, then the state to evaluate, and what is asked of which model."""
+    """What happens before one evaluation: instructions, then the state to evaluate, and at which level."""
 
     code: tuple[DrawNoise | Apply | Keep, ...]
     x: dict[Ref, float]
     level: Level | None
     boundary: bool
-    to: Level | None = None
-    of: str | None = None
 
 
 def format_ref(ref: Ref) -> str:
