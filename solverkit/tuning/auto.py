@@ -20,7 +20,7 @@ from ..registry.registry import registry, resolve
 from ..run.choose import default_grid
 from ..run.sampling import sample
 from .known import Known, all_known, keep
-from .loss import per_sample
+from .loss import per_sample, rms
 from .plans import Budget, TunedPlans, load_plans
 from .trajectories import Trajectories, converge
 from .untuned import candidates, trial
@@ -107,21 +107,21 @@ class Choice:
         with counting() as count:
             parts = self._parts(evaluations)
             errors = _errors(parts, nfe, first)
-            grids = list(dict.fromkeys(grid for _, grid in sorted(errors, key=lambda pair: _rms(errors[pair]))))
+            grids = list(dict.fromkeys(grid for _, grid in sorted(errors, key=lambda pair: rms(errors[pair]))))
             errors |= _errors(parts, nfe, [pair for pair in pairs if pair[0] in MORE and pair[1] in grids[:2]])
         if not errors:
             raise BudgetError(f"none of {', '.join(FIRST)} runs in {nfe} evaluations")
-        sampler, grid = min(errors, key=lambda pair: _rms(errors[pair]))
+        sampler, grid = min(errors, key=lambda pair: rms(errors[pair]))
         budget, best, origin = Budget((), None, sampler, grid), errors[sampler, grid], ""
         with counting() as more:
             for rival in rivals:
                 at, fitted = rival.plans.at(nfe)
                 found = _of_plans(parts, rival.plans, at)
-                if found is not None and _rms(found) < _rms(best):
+                if found is not None and rms(found) < rms(best):
                     best, origin = found, f"the plan for {at} evaluations of {rival.path}"
                     budget = Budget(fitted.levels, fitted.weights, None, None)
         figures = {
-            "noises": len(best), "rows": count.rows + more.rows, "tried": len(errors) + len(rivals), "rms": _rms(best),
+            "noises": len(best), "rows": count.rows + more.rows, "tried": len(errors) + len(rivals), "rms": rms(best),
             "median": float(best.median()), "rivals": [_mark(rival.plans, nfe) for rival in rivals], "origin": origin,
         }  # fmt: skip
         top = parts[0][1].grid
@@ -186,10 +186,6 @@ def _of_plans(parts: Sequence[tuple[Any, Trajectories]], plans: TunedPlans, nfe:
             return None
         errors.append(per_sample(reference.own_end - run.x))
     return torch.cat(errors) if all(bool(e.isfinite().all()) for e in errors) else None
-
-
-def _rms(errors: torch.Tensor) -> float:
-    return float(errors.square().mean().sqrt())
 
 
 def _fits(plans: TunedPlans, nfe: int) -> bool:

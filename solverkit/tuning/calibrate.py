@@ -17,11 +17,12 @@ from ..grid.named import is_count
 from ..model.fingerprint import try_fingerprint
 from .asked import LEAST, Asked
 from .fit import Fit, on
-from .loss import interval, ratio
+from .loss import interval, ratio, rms
 from .plans import Budget, TunedPlans, load_plans
 from .progress import Progress, Work
 from .references import References, references
 from .rows import counted
+from .trajectories import usual_evaluations
 from .untuned import Untuned, best_of, candidates
 
 SEED, APART = 1000, 500_000  # validation noises have seeds of their own
@@ -89,7 +90,7 @@ class _Calibration:
     ) -> None:
         self.denoiser, self.asked, self.out, self.resume = denoiser, asked, out, resume
         self.exact = hasattr(denoiser, "target")
-        self.evaluations = asked.reference_evaluations or (1024 if self.exact else 128)
+        self.evaluations = asked.reference_evaluations or usual_evaluations(denoiser)
         self.fingerprint = try_fingerprint(denoiser)
         self.work = Work(asked, self.evaluations, progress)
 
@@ -209,9 +210,6 @@ def denoised_at(denoiser: Any, kept: str) -> Callable[[torch.Tensor, float], tor
 
 def judged(errors: torch.Tensor, best: Untuned, rows: int, seconds: float) -> dict[str, Any]:
     """Figures of a plan beside the best untuned solver on the same noises, with a 95 % interval of the ratio of RMS."""
-
-    def rms(e: torch.Tensor) -> float:
-        return float(e.square().mean().sqrt())
 
     keep = max(int(len(errors) * 0.95), 1)
     return {

@@ -24,7 +24,7 @@ from ..run.sampling import sample
 from .gits import Cost, cheapest, jump_costs
 from .loss import per_sample
 from .oss import carried
-from .trajectories import Trajectories, converge
+from .trajectories import Trajectories, converge, usual_evaluations
 
 FORMAT, VERSION = "solverkit-levels", 1
 SEED = 1000  # of the noises, as of sk.tune
@@ -136,7 +136,7 @@ def choose_levels(
         raise OptionError(f"gamma must be a positive number, or left out where a solver is named; got {gamma!r}.")
     if cost not in (None, *get_args(Cost)):
         raise OptionError(f"cost must be 'distance' or 'deviation', got {cost!r}.")
-    evaluations = reference_evaluations or (1024 if hasattr(denoiser, "target") else 128)
+    evaluations = reference_evaluations or usual_evaluations(denoiser)
     with torch.no_grad():
         trajectories = converge(denoiser, samples, seed, evaluations, keep=candidates)
         grid = trajectories.grid

@@ -10,7 +10,7 @@ import torch
 from ..process.schedule import Schedule
 from .gauss_newton import Improving
 from .least_squares import fitted
-from .loss import huber, per_sample
+from .loss import huber, per_sample, rms
 from .references import References
 from .rows import Model, Rows
 from .search import compass, family
@@ -33,7 +33,7 @@ def batch_of(noises: int) -> int:
 
 def product(errors: torch.Tensor) -> float:
     """RMS times median of the samples' errors: what the better of two plans has less of."""
-    value = float(errors.square().mean().sqrt() * errors.median())
+    value = rms(errors) * float(errors.median())
     return value if math.isfinite(value) else math.inf
 
 

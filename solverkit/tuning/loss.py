@@ -13,6 +13,11 @@ def per_sample(residual: torch.Tensor) -> torch.Tensor:
     return residual.flatten(1).square().mean(1).sqrt()
 
 
+def rms(errors: torch.Tensor) -> float:
+    """Over the samples' errors (B,)."""
+    return float(errors.square().mean().sqrt())
+
+
 def huber(errors: torch.Tensor, robust: bool = True) -> float:
     """sqrt of the mean of e^2 below kappa = 3 medians and of 2 kappa e - kappa^2 above; plain RMS where not robust."""
     kappa = float(TAIL * errors.median()) if robust else float("inf")

@@ -11,7 +11,7 @@ import torch
 
 from ..run.sampling import sample
 from .plans import TunedPlans
-from .trajectories import converge
+from .trajectories import converge, usual_evaluations
 
 COLOURS = {"untuned": "#666666", "tuned": "#0072B2"}
 SHOWN, SEED = 10, 900_000  # samples of a strip, and noises that nothing was fitted to or judged on
@@ -73,7 +73,7 @@ def strip(denoiser: Any, plans: TunedPlans, path: str | Path) -> bool:
         False, and no file, where the samples are no images and no square tiles.
     """
     with torch.no_grad():
-        ends = converge(denoiser, SHOWN, SEED, 1024 if hasattr(denoiser, "target") else 128, keep=1)
+        ends = converge(denoiser, SHOWN, SEED, usual_evaluations(denoiser), keep=1)
         if _tiles(ends.own_end) is None:
             return False
         lines = [("converged", ends.own_end)]
