@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 import solverkit as sk
-from solverkit.bench.figure import COLOURS, MARKERS
+from solverkit.bench.colours import KNOWN
 from solverkit.bench.peers import run_peer
 from solverkit.bench.suite import PEER, Cell, short_name
 from solverkit.bench.suite_file import load_suite
@@ -60,8 +60,9 @@ def group(cell: Cell) -> str:
 class Noises:
     """The unseen noises of a model, their converged samples, and the errors of cells on them, kept on disk."""
 
-    def __init__(self, model: str, count: int, seed: int, folder: Path) -> None:
-        self.denoiser, self.count, self.seed = sk.load(model), count, seed
+    def __init__(self, model: str, count: int, seed: int, folder: Path, device: str | None = None) -> None:
+        placed = {} if device is None else {"device": device}
+        self.denoiser, self.count, self.seed = sk.load(model, **placed), count, seed
         self.exact = hasattr(self.denoiser, "target")
         evaluations = 1024 if self.exact else 128
         self.facts = [sk.__version__, fingerprint(self.denoiser), seed, evaluations]
@@ -71,7 +72,7 @@ class Noises:
             with torch.no_grad():
                 made = converge(self.denoiser, count, seed, evaluations)
             torch.save((made.own_start, made.own_end), ends)
-        self.start, self.end = torch.load(ends)
+        self.start, self.end = torch.load(ends, map_location=device)
         self.path = folder / f"{model}.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.known: dict[str, list[float] | None] = {row["key"]: row["errors"] for row in map(json.loads, lines)}
@@ -82,7 +83,7 @@ class Noises:
         if key not in self.known:
             row = {"key": key, "cell": cell.label, "options": cell.options, "errors": None}
             try:
-                errors = per_sample(self.end[:count] - self._run(cell, count).to(self.end.dtype))
+                errors = per_sample(self.end[:count] - self._run(cell, count).to(self.end))
                 if bool(errors.isfinite().all()):
                     row["errors"] = [float(f"{e:.{DIGITS}g}") for e in errors.tolist()]
             except Exception as error:  # a class of diffusers fails in any way; one pair must not cost the others
@@ -173,14 +174,14 @@ def write_rows(rows: list[dict[str, Any]], path: Path = ROWS) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in ordered))
 
 
-LINES = (
-    ("best untuned solver and grid", "untuned"),
-    ("best of diffusers' classes", "diffusers"),
-    ("GITS levels, best solver", "gits"),
-    ("OSS levels, best solver", "oss"),
-    ("teleport, best solver", "teleport"),
-    ("gaussian-exponential", "gaussian-exponential"),
-    ("fitted plan", "tuned"),
+LINES = (  # words, method, colour, marker
+    ("best untuned solver and grid", "untuned", "#000000", "s"),
+    ("best of diffusers' classes", "diffusers", "#8C8C8C", "o"),
+    ("GITS levels, best solver", "gits", "#0072B2", "D"),
+    ("OSS levels, best solver", "oss", "#E69F00", "^"),
+    ("teleport, best solver", "teleport", *KNOWN["teleport"]),
+    ("gaussian-exponential", "gaussian-exponential", *KNOWN["gaussian-exponential"]),
+    ("fitted plan", "tuned", *KNOWN["tuned"]),
 )
 
 
@@ -195,7 +196,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots(1, len(models), squeeze=False)[0]
     for axis, model in zip(axes, models):
         budgets = sorted({row["nfe"] for row in rows if row["model"] == model})
-        for (name, method), colour, marker in zip(LINES, ("#000000", "#8C8C8C", *COLOURS), "s" + MARKERS):
+        for name, method, colour, marker in LINES:
             least: dict[int, float] = {}
             for row in rows:
                 if (row["model"], row["method"]) == (model, method):
@@ -210,7 +211,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.grid(True, which="both", color="#e5e5e5", linewidth=0.6)
     axes[0].set_ylabel("RMS error to the converged solution")
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-    names, columns = [name for name, _ in LINES if name in handles], min(2 * len(models), 4)
+    names, columns = [name for name, *_ in LINES if name in handles], min(2 * len(models), 4)
     figure.legend([handles[name] for name in names], names, loc="lower center", ncols=columns, frameon=False)
     figure.tight_layout(rect=(0, 0.12 if len(models) > 1 else 0.2, 1, 1))
     figure.savefig(path)
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--nfe", type=int, nargs="+", default=(), help="default: the suite's")
     parser.add_argument("--noises", type=int, help="default: the suite's")
     parser.add_argument("--plan", type=Path, help="of a single model, in the place of the suite's")
+    parser.add_argument("--device", help="of the networks")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "tune-peers")
     parser.add_argument("--draw", action="store_true", help="the plot only")
     arguments = parser.parse_args()
@@ -233,7 +235,7 @@ def main() -> None:
         for entry in suite.models:
             if arguments.models and entry.name not in arguments.models:
                 continue
-            noises = Noises(entry.name, entry.num_samples, suite.seed, arguments.cache)
+            noises = Noises(entry.name, entry.num_samples, suite.seed, arguments.cache, arguments.device)
             cells = [_told(cell, arguments.plan) for cell in suite.cells() if cell.model.name == entry.name]
             cells = [c for c in cells if c.sampler != "tuned" or Path(c.options["plan"]).is_file()]
             if not any(c.sampler == "tuned" for c in cells):

@@ -40,20 +40,22 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--nfe", type=int, nargs="*", default=[5, 8], help="none: --nfe with nothing behind it")
     parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--device", help="of the networks")
     parser.add_argument("--long", type=int, help="and of UniPC with so many evaluations: where small errors lead to")
     arguments = parser.parse_args()
-    model, plans, network = sk.load(arguments.model), sk.load_plans(arguments.plan), load_features()
+    placed = {} if arguments.device is None else {"device": arguments.device}
+    model, plans, network = sk.load(arguments.model, **placed), sk.load_plans(arguments.plan), load_features()
     lines = []
     if arguments.long:
         run = sk.sample(model, "unipc", nfe=arguments.long, num_samples=arguments.count, seed=SEED, batch_size=250)
-        far = distances(torch.cat([network.features(part) for part in run.x.clamp(-1, 1).split(500)]))
+        far = distances(torch.cat([network.features(part) for part in run.x.cpu().clamp(-1, 1).split(500)]))
         print(f"UniPC, {arguments.long} evaluations: {far[0]:.2f} ± {jackknife(far):.2f}", flush=True)
     for n in arguments.nfe:
         solver, _, grid = plans.budgets[n].figures["untuned"].partition(" on ")
         found = []
         for sampler, options in (("tuned", {"plan": plans}), (solver, {"grid": grid})):
             run = sk.sample(model, sampler, nfe=n, num_samples=arguments.count, seed=SEED, batch_size=250, **options)
-            found.append(distances(torch.cat([network.features(part) for part in run.x.clamp(-1, 1).split(500)])))
+            found.append(distances(torch.cat([network.features(part) for part in run.x.cpu().clamp(-1, 1).split(500)])))
         tuned, untuned = found
         lines.append([
             str(n), f"{tuned[0]:.2f} ± {jackknife(tuned):.2f}", f"{untuned[0]:.2f} ± {jackknife(untuned):.2f}",

@@ -51,8 +51,9 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, help="a file that was tuned before")
     parser.add_argument("--label", type=int, help="a class: does a plan that was tuned without one hold there?")
     parser.add_argument("--guidance", type=float, help="and with guidance towards it?")
+    parser.add_argument("--device", help="of the network")
     arguments = parser.parse_args()
-    asked = {"labels": arguments.label, "guidance": arguments.guidance}
+    asked = {"labels": arguments.label, "guidance": arguments.guidance, "device": arguments.device}
     model = sk.load(arguments.model, **{name: value for name, value in asked.items() if value is not None})
     exact = hasattr(model, "target")
     began = time.perf_counter()
