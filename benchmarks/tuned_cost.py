@@ -14,7 +14,7 @@ from solverkit.tuning.progress import Work
 
 # Words: budgets, noises, noises to judge on, fast, evaluations of a converged run.
 CALLS = {
-    "the default": ((5, 6, 8, 10), 160, 128, False, 128), "NFE 8 alone": ((8,), 160, 128, False, 128),
+    "the default": ((5, 6, 8, 10), 96, 96, False, 128), "NFE 8 alone": ((8,), 96, 96, False, 128),
     "--fast, 16 noises, NFE 8 alone": ((8,), 16, 16, True, 64), "--fast, 16 noises": ((5, 6, 8, 10), 16, 16, True, 64),
 }  # fmt: skip
 TFLOP, SPEED = 24.0, 400.0  # of a guided row of SDXL's size at 1024 x 1024 (two passes of 12), and a second, assumed

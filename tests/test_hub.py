@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import solverkit as sk
 from solverkit.errors import DenoiserError, LoadError, OptionError, ScheduleError, UnknownNameError
 from solverkit.files import hub
+from solverkit.tuning.known import all_known
 
 torch.set_num_threads(1)
 diffusers.logging.set_verbosity_error()
@@ -354,6 +356,15 @@ def test_hub_id(fake_hub, folder, x):
     torch.testing.assert_close(denoiser(x, 1.0), sk.load(folder)(x, 1.0))
     assert fake_hub.calls == [("org/name", "v1", "secret")]
     assert fake_hub.files() == [*PIPELINE, f"unet/{WEIGHTS}"]
+
+
+def test_hub_id_brings_the_plan_beside_the_network(fake_hub, folder):
+    fake_hub.repo = folder
+    fitted = sk.load_plans("mnist")
+    replace(fitted, schedule=repr(sk.load(folder).schedule), fingerprint=None).save(folder / "plan.safetensors")
+    denoiser = sk.load("org/name")
+    assert "plan.safetensors" in fake_hub.files()
+    assert [known.path.name for known in all_known(denoiser, None)] == ["plan.safetensors"]
 
 
 def test_hub_falls_back_to_bin(fake_hub, folder, x):

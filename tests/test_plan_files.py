@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+from dataclasses import replace
 
 import huggingface_hub
 import numpy as np
@@ -199,6 +200,11 @@ def test_the_card_of_plans_that_were_tuned():
     made = sk.tune(TARGET, [3], samples=8, validation=8, fast=True, reference_evaluations=256)
     figures = made.budgets[3].figures
     assert f"{figures['rms']:.4f} ({figures['median']:.4f})" in made.card() and "--samples 8" in made.card()
+
+
+def test_the_card_says_which_class_and_guidance(plans):
+    card = replace(plans, facts={**plans.facts, "options": {"labels": 3, "guidance": 2.0}}).card()
+    assert "--label 3 --guidance 2.0 --out" in card and "sk.load('MODEL', labels=3, guidance=2.0)" in card
 
 
 def test_offline(monkeypatch):

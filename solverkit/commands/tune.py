@@ -28,8 +28,8 @@ def tune(
     model: str = parameters.MODEL,
     nfe: str = NFE,
     out: Path = OUT,
-    samples: int = typer.Option(160, "--samples", min=8, help="Noises to fit to."),
-    validation: int = typer.Option(128, "--validation", min=8, help="Noises to judge on, of seeds of their own."),
+    samples: int = typer.Option(96, "--samples", min=8, help="Noises to fit to."),
+    validation: int = typer.Option(96, "--validation", min=8, help="Noises to judge on, of seeds of their own."),
     starts: int = typer.Option(4, "--starts", min=1, max=6, help="Starts of the search of levels."),
     passes: int = typer.Option(1, "--passes", min=1, help="How often each noise is fitted to."),
     fast: bool = typer.Option(False, "--fast", help="Search and least squares only, from one start."),
@@ -62,10 +62,13 @@ def tune(
     from ..tuning.calibrate import tune as run
 
     denoiser = open_network(model, label, device, dtype, guidance)
+    given = {"labels": label, "guidance": guidance}
+    options = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
         plans = run(
             denoiser, budgets, samples=samples, validation=validation, starts=starts, passes=passes, fast=fast, seed=seed,
-            out=out, resume=resume, model=model, progress=None if settings.quiet or as_json else _watch(stack),
+            out=out, resume=resume, model=model, options=options,
+            progress=None if settings.quiet or as_json else _watch(stack),
         )  # fmt: skip
     if not as_json:  # first of all: the figures took long, and neither the cache nor a full disk is to hide them
         _print(out, plans)

@@ -14,7 +14,7 @@ from .network import NETWORKS
 
 def beside(source: str | None, file: str) -> Iterator[Path]:
     """The files of that name in the folder that a network was opened from, and bundled with it; those that are there."""
-    for folder in (Path(source), NETWORKS / source) if source else ():
+    for folder in dict.fromkeys((Path(source), NETWORKS / source)) if source else ():
         if (folder / file).is_file():
             yield folder / file
 

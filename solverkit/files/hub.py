@@ -27,6 +27,9 @@ from .named_time import NamedTime
 from .network import COMPONENTS, NETWORKS, is_pipeline, open_folder, open_pipeline, refuse_moves, said_from
 from .token_folder import is_token_folder, open_tokens
 
+# of other parts, which they look for beside a network: fitted plans, and the mean and covariance of the data
+BESIDE = ("plan.safetensors", "gaussian_stats.safetensors")
+
 # what people of other libraries say to a loader, and where it is said here
 ELSEWHERE = {
     "generator": "draws are keyed by a seed, which is the run's: sk.sample(denoiser, ..., seed=0)",
@@ -176,6 +179,7 @@ def _download(repo: str, subfolder: str | None, revision: str | None, token: str
     folders = [base, *(f"{base}{component}/" for component in COMPONENTS)]
     names = ["model_index.json", "config.json", *(name for name in WEIGHTS if name.endswith(".json"))]
     configs = [f"{folder}{name}" for folder in folders for name in names]
+    configs += [f"{base}{name}" for name in BESIDE]
     configs += [f"{folder}scheduler/scheduler_config.json" for folder in (base, above)]
     try:
         for suffix in ("safetensors", "bin"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import OptionError
 from ..grid.named import is_count
@@ -25,6 +27,7 @@ class Asked:
     seed: int
     reference_evaluations: int | None
     model: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self) -> None:
         """Raises OptionError where the budgets or counts make no sense."""

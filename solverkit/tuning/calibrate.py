@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ def tune(
     denoiser: Any,
     nfe: Sequence[int] = (5, 6, 8, 10),
     *,
-    samples: int = 160,
-    validation: int = 128,
+    samples: int = 96,
+    validation: int = 96,
     starts: int = 4,
     passes: int = 1,
     history: int = 4,
@@ -44,6 +44,7 @@ def tune(
     out: str | Path | None = None,
     resume: bool = False,
     model: str | None = None,
+    options: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TunedPlans:
     """Fit a plan for each budget.
@@ -64,6 +65,7 @@ def tune(
         out: Where the plans are written after each budget.
         resume: Go on with the budgets that the file lacks.
         model: What the plans' page calls the network.
+        options: What `sk.load` was given besides (labels, guidance), for the page.
         progress: Called with what is running.
 
     Raises:
@@ -76,7 +78,8 @@ def tune(
     if not isinstance(nfe, Iterable) or not all(is_count(n) for n in nfe):
         raise OptionError(f"nfe= is a list of different budgets of at least 2 evaluations, got {nfe!r}.")
     budgets = tuple(sorted(int(n) for n in nfe))
-    asked = Asked(budgets, samples, validation, starts, passes, history, fast, seed, reference_evaluations, model)
+    counts = (samples, validation, starts, passes, history, fast, seed, reference_evaluations)
+    asked = Asked(budgets, *counts, model, options or {})
     asked.require()
     if out is not None:
         _require_place(Path(out))
@@ -103,6 +106,7 @@ class _Calibration:
             "seed": asked.seed, "samples": asked.samples, "validation": asked.validation, "starts": asked.starts,
             "passes": asked.passes, "history": asked.history, "fast": asked.fast,
             "reference_evaluations": self.evaluations, **({} if asked.model is None else {"model": asked.model}),
+            **({"options": dict(asked.options)} if asked.options else {}),
         }  # fmt: skip
         plans = self._begun(TunedPlans(
             repr(self.denoiser.schedule), train.ends.frame, train.top, self.fingerprint, {}, facts,
@@ -163,7 +167,7 @@ class _Calibration:
         old = load_plans(self.out)
         if (old.schedule, old.fingerprint) != (plans.schedule, plans.fingerprint):
             raise LoadError(f"{self.out} was begun for another network; leave out resume, or name another file.")
-        names = {**old.facts, **plans.facts}.keys() - {"model"}  # what the network is called changes nothing
+        names = {**old.facts, **plans.facts}.keys() - {"model", "options"}  # what the network is called changes nothing
         other = [f"{name}={old.facts.get(name)!r}" for name in names if old.facts.get(name) != plans.facts.get(name)]
         if other:
             raise LoadError(

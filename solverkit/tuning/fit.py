@@ -10,13 +10,13 @@ import torch
 from ..process.schedule import Schedule
 from .gauss_newton import Improving
 from .least_squares import fitted
-from .loss import huber, per_sample, rms
+from .loss import mean_error, per_sample, rms
 from .references import References
 from .rows import Model, Rows
 from .search import compass, family
 
-SEARCH, CALLS = 32, 14  # noises and calls of a search of levels
-BATCHES, FIRST = 8, 1  # batches of a pass, and those that every start is given
+SEARCH, CALLS = 16, 20  # noises and calls of a search of levels
+BATCHES, FIRST, LAST = 8, 1, 5  # batches of a pass, those that every start is given, and plans of which the best is taken
 # Where searches start: the last level over that of the budget (below), and rho of the levels' family.
 STARTS = ((1.0, 1.0), (1.0, 1.4), (0.5, 1.0), (2.0, 0.75), (0.5, 1.75), (1.5, 1.9))
 
@@ -72,7 +72,7 @@ class Fit:
             return family(n, top, min(last, most), rho, self.frame)
 
         def loss(last: float, rho: float) -> float:
-            value = huber(per_sample(few.end - fitted(self.model, few, at(last, rho), self.history)[1]))
+            value = mean_error(per_sample(few.end - fitted(self.model, few, at(last, rho), self.history)[1]))
             return value if math.isfinite(value) else math.inf
 
         last, rho, _ = compass(loss, *start, calls=CALLS)
@@ -96,18 +96,14 @@ class Fit:
                 for _ in range(FIRST):
                     one.step()
         best = min(begun, key=lambda one: self._loss(one.rows))
-        batches = self.passes * (len(self.references.ends.start) // best.batch)
+        once = len(self.references.ends.start) // best.batch
+        batches = self.passes * once + max(once // 4, 1)
         candidates = []
         for k in range(batches):
             self.say(f"NFE {n}: batch {k + 1} of {batches}")
             best.step()
-            if k >= batches // 2:
-                candidates.append(best.rows)
-        best.robust = False
-        for k in range(max(batches // 4, 1)):
-            self.say(f"NFE {n}: RMS alone, batch {k + 1}")
-            best.step()
-        rows = self._least([*candidates[-4:], best.rows])
+            candidates.append(best.rows)
+        rows = self._least(candidates[-LAST:])
         return self._snapped(rows) if self.schedule.integer_time else rows
 
     def _improving(self, rows: Rows, held: bool = False) -> Improving:

@@ -16,14 +16,14 @@ from dataclasses import replace
 
 import torch
 
-from .loss import huber, per_sample, weights
+from .loss import mean_error, per_sample, weights
 from .references import Ends
 from .rows import Model, Rows, features
 
 NUDGE, SHIFT, FARTHEST = 0.02, 0.03, 0.7
 MEMORY = 0.8  # what is kept of the normal equations at each batch
 LEAST, MOST = 1e-5, 10.0  # of the damping
-TOGETHER = 2**21  # numbers of a state that one call of the network is given
+TOGETHER = {"cpu": 2**17, "cuda": 2**21}  # numbers of a state that one call of the network is given: caches are small
 
 
 def moved(levels: Sequence[float], shifts: Sequence[float], frame: int) -> tuple[float, ...]:
@@ -59,7 +59,7 @@ def jacobian(
             columns += moves
             continue
         steps = [NUDGE * size / max(float(f.square().mean().sqrt()), 1e-12) for f in moves]
-        some = max(TOGETHER // end.numel(), 1)
+        some = max(TOGETHER.get(end.device.type, 2**20) // end.numel(), 1)
         for first in range(0, len(moves), some):
             part = list(zip(moves, steps))[first : first + some]
             x = torch.cat([states[i + 1] + h * f for f, h in part])
@@ -97,7 +97,6 @@ class Improving:
         rows: Where it begins.
         references: Noises and converged ends; batches are taken in turn, from the first.
         batch: Noises of a batch.
-        robust: Huber's loss, else plain RMS.
         held: The levels stay.
 
     Attributes:
@@ -105,9 +104,9 @@ class Improving:
     """
 
     def __init__(
-        self, model: Model, rows: Rows, references: Ends, batch: int = 32, robust: bool = True, held: bool = False
+        self, model: Model, rows: Rows, references: Ends, batch: int = 32, held: bool = False
     ) -> None:
-        self.model, self.rows, self.references, self.robust, self.held = model, rows, references, robust, held
+        self.model, self.rows, self.references, self.held = model, rows, references, held
         self.batch = min(batch, len(references.start))
         self.at, self.damping = 0, 1e-2
         self.normal: torch.Tensor | None = None
@@ -119,7 +118,7 @@ class Improving:
 
     def _loss(self, rows: Rows, *batches: Ends) -> float:
         errors = torch.cat([per_sample(b.end - rows.run(self.model, b.start)) for b in batches])
-        value = huber(errors, self.robust)
+        value = mean_error(errors)
         return value if math.isfinite(value) else math.inf
 
     def step(self) -> None:
@@ -131,13 +130,13 @@ class Improving:
         residual = now.end - states[-1]
         errors = per_sample(residual)
         columns, count = jacobian(self.model, self.rows, states, predictions, frame, self.held)
-        root = weights(errors, self.robust).double().sqrt().repeat_interleave(columns.shape[1] // len(errors))
+        root = weights(errors).double().sqrt().repeat_interleave(columns.shape[1] // len(errors))
         a = columns.double() * root
         gram, side = a @ a.T, a @ (residual.double().flatten() * root)
         self.normal = gram if self.normal is None else MEMORY * self.normal + gram
         norms = self.normal.diagonal().sqrt().clamp(min=1e-300)
         scaled, eye = self.normal / norms[:, None] / norms, torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
-        before = huber(torch.cat([errors, per_sample(after.end - self.rows.run(self.model, after.start))]), self.robust)
+        before = mean_error(torch.cat([errors, per_sample(after.end - self.rows.run(self.model, after.start))]))
 
         def damped(lam: float) -> tuple[float, Rows, float]:
             move = torch.linalg.solve(scaled + lam * eye, side / norms) / norms

@@ -1,10 +1,10 @@
-"""The loss of a fit: Huber on each sample's error, so that one sample that went to another mode does not steer the plan."""
+"""The loss of a fit: the mean of the samples' errors. With squares, a few samples that went to another mode would steer."""
 
 from __future__ import annotations
 
 import torch
 
-TAIL = 3.0  # medians
+HEAVIEST = 20.0  # of the weights, whose median is 1
 TINY = 1e-30  # in the place of an error of 0 that is divided by
 
 
@@ -18,12 +18,9 @@ def rms(errors: torch.Tensor) -> float:
     return float(errors.square().mean().sqrt())
 
 
-def huber(errors: torch.Tensor, robust: bool = True) -> float:
-    """sqrt of the mean of e^2 below kappa = 3 medians and of 2 kappa e - kappa^2 above; plain RMS where not robust."""
-    kappa = float(TAIL * errors.median()) if robust else float("inf")
-    tail = errors > kappa
-    squares = torch.where(tail, 2 * kappa * errors - kappa**2, errors.square()) if bool(tail.any()) else errors.square()
-    return float(squares.mean().sqrt())
+def mean_error(errors: torch.Tensor) -> float:
+    """Over the samples' errors (B,)."""
+    return float(errors.mean())
 
 
 def ratio(a: float, b: float) -> float:
@@ -40,8 +37,9 @@ def interval(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
     return float(ratios[25]), float(ratios[974])
 
 
-def weights(errors: torch.Tensor, robust: bool = True) -> torch.Tensor:
-    """The weight of each sample's squares in a step that lowers `huber`, (B,): min(1, kappa / e)."""
-    if not robust:
-        return torch.ones_like(errors)
-    return (TAIL * errors.median() / errors.clamp(min=1e-12)).clamp(max=1.0)
+def weights(errors: torch.Tensor) -> torch.Tensor:
+    """The weight of each sample's squares in a step that lowers the mean of errors, (B,): 1 / e, scaled.
+
+    Iteratively reweighted least squares (Holland and Welsch 1977): d(sum of e^2 / e_0) = 2 d(sum of e) at e = e_0.
+    """
+    return (errors.median() / errors.clamp(min=1e-12)).clamp(max=HEAVIEST)

@@ -23,6 +23,7 @@ HEAD = (
 # of sk.tune; what the file lacks was the default
 SETTINGS = ("samples", "validation", "starts", "passes", "history", "fast", "seed", "reference_evaluations")
 LINES = {name: f"--{name}" for name in ("samples", "validation", "starts", "passes", "seed")}
+OPTIONS = {"labels": "--label", "guidance": "--guidance"}
 
 
 def page(plans: TunedPlans) -> str:
@@ -30,11 +31,14 @@ def page(plans: TunedPlans) -> str:
     facts, budgets = dict(plans.facts), sorted(plans.budgets)
     listed = ", ".join(map(str, budgets))
     least, model = (budgets[0] if budgets else 8), facts.get("model", "MODEL")
-    others = "".join(f"* {name}: {value}\n" for name, value in sorted(facts.items()) if name not in SETTINGS)
+    others = "".join(f"* {name}: {value}\n" for name, value in sorted(facts.items()) if name not in (*SETTINGS, "options"))
     given = {name: facts[name] for name in SETTINGS if name in facts}
     words = "".join(f" {LINES[name]} {given[name]}" for name in LINES if name in given)
     words += " --fast" if facts.get("fast") else ""
+    options = facts.get("options", {})
+    words += "".join(f" {OPTIONS[name]} {options[name]}" for name in OPTIONS if name in options)
     command = f"solverkit tune {model} --nfe {','.join(map(str, budgets))}{words} --out plan.safetensors"
+    loaded = "".join(f", {name}={value!r}" for name, value in options.items())
     arguments = "".join(f", {name}={value!r}" for name, value in given.items())
     return f"""{FRONT}
 # Sampling plans of NFE {listed}
@@ -57,7 +61,7 @@ ratio. Where an untuned solver was better, it is what runs.
 ```python
 import solverkit as sk
 
-denoiser = sk.load({model!r})
+denoiser = sk.load({model!r}{loaded})
 sk.sample(denoiser, "tuned", plan="USER/REPOSITORY", nfe={least}, num_samples=16)
 ```
 
