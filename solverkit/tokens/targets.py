@@ -29,6 +29,14 @@ def evidence(x: Tensor, m: Tensor, vocabulary: int, noise: str) -> Tensor:
     return (1 - m)[:, None, None] * seen[..., :vocabulary] + (m / vocabulary)[:, None, None]
 
 
+def _times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix, term by term: the rounding of a matrix product depends on the number of rows, and so would ties."""
+    out = rows[:, :1] * matrix[0]
+    for i in range(1, len(matrix)):
+        out = out + rows[:, i, None] * matrix[i]
+    return out
+
+
 class TokenTable:
     """A law of L tokens of V kinds as a table p (V, ..., V) of float64 probabilities."""
 
@@ -50,7 +58,7 @@ class TokenTable:
         joint = self.p.flatten() * torch.stack([e[:, i, clean[:, i]] for i in range(self.length)]).prod(dim=0)
         joint = joint / joint.sum(dim=1, keepdim=True)
         hot = torch.nn.functional.one_hot(clean, self.vocabulary).double()
-        return torch.einsum("bs,slv->blv", joint, hot).log()
+        return _times(joint, hot.flatten(1)).view(len(x), self.length, self.vocabulary).log()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p of sequences (B, L), (B,) float64."""
@@ -82,11 +90,11 @@ class MarkovChain:
         ahead, behind = self.initial.expand(len(x), -1), torch.ones_like(e[:, 0])
         for i in range(x.shape[1]):
             forward[:, i] = ahead  # P(x_0 at i, evidence before i), normalised
-            ahead = (ahead * e[:, i]) @ self.transition
+            ahead = _times(ahead * e[:, i], self.transition)
             ahead = ahead / ahead.sum(dim=1, keepdim=True)
         for i in reversed(range(x.shape[1])):
             backward[:, i] = behind  # P(evidence after i | x_0 at i), up to a factor
-            behind = (behind * e[:, i]) @ self.transition.T
+            behind = _times(behind * e[:, i], self.transition.T)
             behind = behind / behind.sum(dim=1, keepdim=True)
         c = forward * (e if self.own else 1.0) * backward
         return (c / c.sum(dim=-1, keepdim=True)).log()
