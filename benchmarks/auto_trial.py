@@ -33,8 +33,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--nfe", type=int, nargs="+", default=[5, 6, 8, 10])
     parser.add_argument("--noises", type=int, default=512)
+    parser.add_argument("--device", help="of the network")
     arguments = parser.parse_args()
-    model = sk.load(arguments.model)
+    model = sk.load(arguments.model, **({} if arguments.device is None else {"device": arguments.device}))
     vars(model)["source"] = None  # no plan beside it
     warnings.simplefilter("ignore")
     lines = []
