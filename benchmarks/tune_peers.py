@@ -72,7 +72,7 @@ class Noises:
             with torch.no_grad():
                 made = converge(self.denoiser, count, seed, evaluations)
             torch.save((made.own_start, made.own_end), ends)
-        self.start, self.end = torch.load(ends, map_location=device)
+        self.start, self.end = torch.load(ends, map_location=device or "cpu")
         self.path = folder / f"{model}.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         self.known: dict[str, list[float] | None] = {row["key"]: row["errors"] for row in map(json.loads, lines)}
