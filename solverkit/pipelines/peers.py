@@ -122,6 +122,9 @@ PEERS: dict[str, Peer] = {
         {"vp": "PNDMScheduler"}, options={"start": "skip_prk_steps"},
         values={"skip_prk_steps": {True: "plms", False: "prk"}},
     ),
+    "renoise": Peer({"vp": "LCMScheduler", "flow": "FlowMatchLCMScheduler"}),
+    "tcd": Peer({"vp": "TCDScheduler"}),
+    "flow-map": Peer({"flow": "FlowMapEulerDiscreteScheduler"}),
 }  # fmt: skip
 
 
@@ -133,6 +136,14 @@ def forward_class(name: str) -> str:
 def inverting(name: str) -> str | None:
     """The sampler whose inverse class this is; None for other classes."""
     return next((sampler for sampler, peer in PEERS.items() if name and peer.inverse == name), None)
+
+
+STUDENTS = ("renoise", "tcd", "flow-map")
+
+
+def of_student(name: str) -> str | None:
+    """The sampler of a class that runs distilled networks: what one of its configs means where no sampler is named."""
+    return next((sampler for sampler in STUDENTS if name in PEERS[sampler].classes.values()), None)
 
 
 def peer_named(sampler: Any) -> Peer | None:

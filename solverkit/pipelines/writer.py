@@ -30,6 +30,11 @@ def native_class(config: Mapping[str, Any], keys: Mapping[str, Any], sampler: st
         return str(name)
     whole = "_use_default_values" in config  # a class noted what nobody chose
     found, reason = _all_keys({key for key in keys if not key.startswith("_")}, 1 if whole else 4), ""
+    if {"LCMScheduler", "TCDScheduler"} <= set(found):
+        raise ScheduleError(
+            "this config has the keys of LCMScheduler and of TCDScheduler, and they do different things: say which one "
+            "wrote it, native_class='LCMScheduler' or native_class='TCDScheduler'."
+        )
     for name in found:
         try:
             Convention.read(keys, name)
