@@ -11,7 +11,7 @@ from solverkit import SolverKitScheduler
 from solverkit.pipelines.peers import PEERS
 
 # They lay out levels of their own: a jump over the noisy ones, or back to them. A strength has no place there.
-JUMPING = ("teleport", "gaussian-exponential", "repaint")
+JUMPING = ("teleport", "gaussian-exponential", "repaint", "reflect")
 STEADY = [name for name in TRACEABLE if name not in JUMPING]
 STRENGTHS = [k / 50 for k in range(3, 41)]
 CONFIGS = {
@@ -35,7 +35,7 @@ def layout_of(sampler, config, family):
     if name == config["_class_name"] or family == "vp":
         return getattr(diffusers, name).from_config(config, **peer.fixed)
     flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": config["shift"], **peer.fixed}
-    shared = {"shift": config["shift"]} if "FlowMatch" in name else flow
+    shared = {"shift": config["shift"]} if name.startswith(("FlowMatch", "FlowMap")) else flow
     return getattr(diffusers, name)(**shared)
 
 
