@@ -48,7 +48,7 @@ def test_the_drift_between_two_gaussians_in_closed_form(at):
     """Equal covariances S, means mu_s and mu_w, x / alpha from s to t, K = S / (S + s^2):
 
     start   (s - t) (eps_w - eps_s) = (s - t) (1 - K) / s (mu_s - mu_w)
-    end     the same of the weak model at y' = y - (s - t) eps_s, told s
+    end     the same of the weak model at y' = y - (s - t) eps_s
     """
     schedule = sk.EDM()
     strong, weak = diagonal(schedule, mean=(0.5, -0.2, 1.0)), diagonal(schedule, mean=(0.0, 0.3, 0.4))
@@ -65,7 +65,6 @@ def test_the_drift_between_two_gaussians_in_closed_form(at):
         wanted = x + (s - t) * (1 - K) / s * (mu_s - mu_w)
     else:
         there = x - (s - t) * eps_s
-        # an exact Gaussian is asked at t itself: the told time acts on networks
         wanted = there + (s - t) * (there - mu_w - K_t * (there - mu_w)) / t
     assert torch.allclose(seen[2], wanted, rtol=0, atol=1e-12)
 
@@ -80,15 +79,18 @@ def test_cost_of_each_model():
     assert sum(plan.boundary) == 10
 
 
-def test_the_weak_model_is_told_the_time_of_the_start():
+def test_what_time_the_weak_model_is_told():
     told = []
     weak = sk.wrap(lambda x, t: told.append(float(t[0])) or torch.zeros_like(x), "epsilon", sk.VP(), shape=(3,))
     strong = sk.wrap(lambda x, t: torch.zeros_like(x), "epsilon", sk.VP(), shape=(3,))
     grid = sk.make_grid("trailing", sk.VP(), 4)
-    for at, times in (("end", [level.time for level in grid][:3]), ("start", [level.time for level in grid][:3])):
+    times = [level.time for level in grid]
+    for options, wanted in (
+        ({}, times[1:4]), ({"at": "start"}, times[:3]), ({"at": "between"}, times[:3]), ({"released": True}, times[:3])
+    ):  # fmt: skip
         told.clear()
-        sk.sample(strong, "reflect", grid=grid, num_samples=1, weak="weak", at=at, models={"weak": weak})
-        assert told == times
+        sk.sample(strong, "reflect", grid=grid, num_samples=1, weak="weak", models={"weak": weak}, **options)
+        assert told == wanted, options
 
 
 def test_the_inverse_interval_of_the_released_code():
@@ -127,7 +129,8 @@ def test_the_inverse_interval_of_the_released_code():
 
 def test_bad_input():
     target = diagonal(sk.EDM())
-    for options, words in (({"solver": "ddpm"}, "deterministic"), ({"solver": "reflect"}, "around itself")):
+    for options, words in (({"solver": "ddpm"}, "deterministic"), ({"solver": "reflect"}, "around itself"),
+                           ({"released": True, "at": "start"}, "after the step")):
         with pytest.raises(OptionError, match=words):
             sk.sample(target, "reflect", steps=3, num_samples=1, **options)
     scheduler = sk.SolverKitScheduler(sampler="reflect", sampler_options={"weak": "weak"})

@@ -23,7 +23,7 @@ def _reflected(model: Any, x: Any, levels: tuple[Level, Level, Level], weak: str
     if at == "start":
         weak_epsilon = _epsilon(x, model(x, s, **said), s)
     else:
-        told = Level(float(t), s.time, t.scale, t.frame)  # the state at t, the network told the time of s
+        told = Level(float(t), s.time, t.scale, t.frame) if released or at == "between" else t
         weak_epsilon = _epsilon(there, model(there, told, **said), t)
     if not released:
         return (s.alpha / t.alpha) * there + (s - s.alpha / t.alpha * t) * weak_epsilon
@@ -36,13 +36,13 @@ def _reflected(model: Any, x: Any, levels: tuple[Level, Level, Level], weak: str
     "reflect",
     order=lambda options: 1 if options["solver"] in ("ddim", "euler") and not options["released"] else None,
     reference="arXiv 2502.00473, Algorithm 1",
-    variants=({"weak": "weak", "at": "start"}, {"weak": "weak", "solver": "dpmpp-2m"}),
+    variants=({"weak": "weak", "at": "start"}, {"weak": "weak", "at": "between"}, {"weak": "weak", "solver": "dpmpp-2m"}),
     option_examples=({"solver": "heun"},),
     restarts=False,
 )
 def reflect(
     model: Any, x: Any, grid: Grid, noise: Any, solver: str = "ddim", weak: str | None = None,
-    at: Literal["end", "start"] = "end", released: bool = False,
+    at: Literal["end", "start", "between"] = "end", released: bool = False,
 ) -> Any:  # fmt: skip
     """W2SD around a deterministic solver: x~ = x + (s - t)(eps_weak - eps_strong) before each step but the last.
 
@@ -55,13 +55,15 @@ def reflect(
     Args:
         solver: A traceable sampler that draws nothing, its options behind its name.
         weak: What the weak model is called in models=; None asks the run's own.
-        at: Where the weak model is asked: "end" at the state at t, told the time of s, as the released code; "start" at the
-            state at s, where equal models reflect to the same state.
-        released: The inverse step is that of the released code, which takes the state at t for one at the level after t,
-            and goes to t: the noise level of x~ is then off.
+        at: Where the weak model is asked: "end" at the state at t; "start" at the state at s, where equal models reflect to
+            the same state; "between" at the state at t, but told the time of s, as the paper has it.
+        released: The inverse step of the released code: told as in "between", it takes the state at t for one at the level
+            after t, and goes to t: the noise level of x~ is then off.
     """
-    if at not in ("end", "start"):
-        raise OptionError(f"at must be 'end' or 'start', got {at!r}.")
+    if at not in ("end", "start", "between"):
+        raise OptionError(f"at must be 'end', 'start' or 'between', got {at!r}.")
+    if released and at == "start":
+        raise OptionError("the released code asks the weak model after the step: leave out at='start', or released=True.")
     if solver.partition(":")[0] == "reflect":
         raise OptionError("reflect cannot stand around itself; name a plain solver, solver='dpmpp-2m'.")
     plan = sk.trace(solver, grid)
