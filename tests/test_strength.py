@@ -11,7 +11,7 @@ from solverkit import SolverKitScheduler
 from solverkit.pipelines.peers import PEERS
 
 # They lay out levels of their own: a jump over the noisy ones, or back to them. A strength has no place there.
-JUMPING = ("teleport", "gaussian-exponential", "repaint", "reflect")
+JUMPING = ("teleport", "gaussian-exponential", "repaint", "reflect", "restart")
 STEADY = [name for name in TRACEABLE if name not in JUMPING]
 STRENGTHS = [k / 50 for k in range(3, 41)]
 CONFIGS = {
