@@ -42,6 +42,7 @@ _NAMES = {
     "tokens.model": "wrap_tokens TokenModel",
     "tokens.process": "Absorbing Uniform",
     "pipelines.restore": "restore_native",
+    "pipelines.recorded": "recorded RecordedStep",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -113,6 +114,8 @@ if TYPE_CHECKING:
     from .model.flow_map import wrap_map as wrap_map
     from .model.several import with_models as with_models
     from .model.towards import wrap_towards as wrap_towards
+    from .pipelines.recorded import RecordedStep as RecordedStep
+    from .pipelines.recorded import recorded as recorded
     from .pipelines.restore import restore_native as restore_native
     from .pipelines.scheduler import (
         SchedulerMixin as SchedulerMixin,

@@ -134,3 +134,71 @@ def test_the_noise_that_flow_sde_leaves_as_released(steps, left):
     assert float(x.std()) == pytest.approx(left, abs=0.004)
     assert float(sk.sample(zero, "flow-sde", grid=grid, shape=(1, 8, 8)).x.abs().max()) < 0.35
     assert float(sk.sample(zero, "cps", grid=grid, shape=(1, 8, 8)).x.abs().max()) == 0
+
+
+def pipeline(sampler, **options):
+    from tiny_pipelines import PIPELINES
+
+    tiny = PIPELINES["ddpm"]()
+    tiny.pipe.scheduler = sk.SolverKitScheduler.from_config(
+        tiny.pipe.scheduler.config, sampler=sampler, sampler_options=options, clip_sample=False
+    )
+    tiny.pipe.set_progress_bar_config(disable=True)
+    return tiny.pipe
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "flow-sde", "cps", "dpmpp-2m-sde"])
+def test_a_stock_pipeline_tells_the_probability_of_its_steps(sampler):
+    """The samples are what they are without the record; told again from the stored latents, each figure is bit for bit."""
+    pipe = pipeline(sampler, **({"eta": 1.0} if sampler == "ddim" else {}))
+    run = {"num_inference_steps": 5, "output_type": "pt", "batch_size": 2}
+    plain = pipe(**run, generator=torch.Generator().manual_seed(0)).images
+    with sk.recorded(pipe.scheduler, reduce="sum") as steps:
+        told = pipe(**run, generator=torch.Generator().manual_seed(0)).images
+    assert (plain == told).all() and len(steps) == 5 and "step" not in vars(pipe.scheduler)
+    pipe.scheduler.set_timesteps(5)
+    for step, t in zip(steps, pipe.scheduler.timesteps):
+        assert (step.log_prob is None) == (step.std == 0)
+        if step.std > 0:
+            normal = torch.distributions.Normal(step.prev_sample_mean, step.std)
+            wanted = normal.log_prob(step.prev_sample).flatten(1).sum(1)
+            assert torch.allclose(step.log_prob, wanted, rtol=1e-4, atol=1e-3)
+        with torch.no_grad():
+            output = pipe.unet(pipe.scheduler.scale_model_input(step.sample, t), t).sample
+        again = pipe.scheduler.step(output, t, step.sample, prev_sample=step.prev_sample, log_prob="sum")
+        assert torch.equal(again.prev_sample, step.prev_sample) and again.std == step.std
+        assert torch.equal(again.prev_sample_mean, step.prev_sample_mean)
+        assert step.std == 0 or torch.equal(again.log_prob, step.log_prob)
+    assert sum(step.std > 0 for step in steps) >= 4
+
+
+def test_gradients_reach_the_network_through_a_schedulers_step():
+    pipe = pipeline("flow-sde")
+    pipe.unet.requires_grad_(True)
+    with sk.recorded(pipe.scheduler, reduce="mean") as steps:
+        pipe(num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    pipe.scheduler.set_timesteps(3)
+    total = 0.0
+    for step, t in zip(steps[:2], pipe.scheduler.timesteps):
+        output = pipe.unet(step.sample, t).sample
+        total = total + pipe.scheduler.step(output, t, step.sample, prev_sample=step.prev_sample, log_prob="mean").log_prob
+    total.sum().backward()
+    assert any(float(p.grad.abs().max()) > 0 for p in pipe.unet.parameters() if p.grad is not None)
+
+
+def test_what_a_schedulers_step_cannot_tell():
+    def scheduler(sampler):
+        made = sk.SolverKitScheduler(sampler=sampler)
+        made.set_timesteps(5)
+        return made, torch.zeros(1, 1, 4, 4)
+
+    ours, x = scheduler("flow-sde")
+    for given, words in (
+        ({"log_prob": "max"}, "'sum' or 'mean'"), ({"log_prob": "sum", "return_dict": False}, "return_dict"),
+        ({"prev_sample": x}, "log_prob="), ({"log_prob": "sum", "prev_sample": x[..., :2]}, "shape"),
+    ):  # fmt: skip
+        with pytest.raises(OptionError, match=words):
+            ours.step(x, ours.timesteps[0], x, **given)
+    ours, x = scheduler("pc")
+    with pytest.raises(TraceError, match="no Gaussian transition"):
+        ours.step(x, ours.timesteps[0], x, log_prob="sum")

@@ -148,7 +148,8 @@ def test_what_a_restart_costs():
         ("sa-solver", {"tau": -1.0}, "tau"), ("sa-solver", {"pece": True, "corrector": 0}, "pece"),
         ("er-sde", {"order": 4}, "order"), ("er-sde", {"phi": "odd"}, "phi"),
         ("seeds-2", {"r": 1.5}, "r must"), ("seeds-3", {"eta": -1.0}, "eta"),
-        ("restart", {"intervals": (0.3, 0.06, 2, 2)}, "low < high"), ("restart", {"intervals": ((0.06, 0.3, 2),)}, "low, high"),
+        ("restart", {"intervals": (0.3, 0.06, 2, 2)}, "low < high"),
+        ("restart", {"intervals": ((0.06, 0.3, 2),)}, "low, high"),
         ("restart", {"intervals": "0.06"}, "low, high"), ("restart", {"intervals": ((0.06, 0.3, 0, 2),)}, "at least 1"),
     ],
 )  # fmt: skip

@@ -1,12 +1,13 @@
 """ER-SDE-Solver: a family of reverse SDEs with a free noise scale phi, of first to third order.
 
-In y = x / alpha and u = sigma / alpha, with R = phi(u_t) / phi(u_s), d and dd the first and second derivative of D in u at u_s:
+In y = x / alpha and u = sigma / alpha, with R = phi(u_t) / phi(u_s), d and dd the first and second derivative of D at u_s:
 
-    y+ = R y + (1 - R) m_0 + [u_t - u_s + phi(u_t) I_0] d + [(u_t - u_s)^2 / 2 + phi(u_t) I_1] dd + sqrt(u_t^2 - u_s^2 R^2) z
+    y+ = R y + (1 - R) m_0 + [u_t - u_s + phi(u_t) I_0] d + [(u_t - u_s)^2 / 2 + phi(u_t) I_1] dd + w z
+    w = sqrt(u_t^2 - u_s^2 R^2)
     I_0 = int_{u_t}^{u_s} du / phi,   I_1 = int_{u_t}^{u_s} (u - u_s) / phi du
 
-With psi = phi / u and rho = psi(u_t) / psi(u_s) it is x+ = (t / s) rho x + alpha_t (1 - rho r) m_0 + ... + t sqrt(1 - rho^2) z,
-finite at alpha = 0.
+With psi = phi / u and rho = psi(u_t) / psi(u_s) it is x+ = (t / s) rho x + alpha_t (1 - rho r) m_0 + .. + t sqrt(1 - rho^2) z
+in any frame, finite at alpha = 0.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def er_sde(
 
     Args:
         order: 1 to 3.
-        phi: "er" u (exp(u^0.3) + 10), "ode" u, "sde" u^2, "power-1.5" u^1.5, "power-2.5" u^2.5, "log" u^0.9 log(1 + 100 u^1.5).
+        phi: "er" u (exp(u^0.3) + 10), "ode" u, "sde" u^2, "power-1.5" u^1.5, "power-2.5" u^2.5, "log" u^0.9 log(1 + 100
+            u^1.5).
         s_noise: Standard deviation of the noise.
         lower_order_final: The last step is of first order, the one before it at most of second.
         released: The published derivatives, sums and rule of orders (as many as there are predictions).
@@ -116,7 +118,7 @@ def er_sde(
             p = min(order, sum(math.isfinite(level.ratio) for level, _ in history))
         if p > 1 and t > 0 and math.isfinite(s.ratio):
             x = x + t.alpha * _higher(history[:p], t, phi, released)
-        if 0 < rho < 1 and t > 0 or (rho == 0 and t > 0):
+        if (0 < rho < 1 and t > 0) or (rho == 0 and t > 0):
             x = x + (s_noise * t * math.sqrt(1 - rho * rho)) * noise(s, t)
     return x
 

@@ -25,7 +25,7 @@ from solverkit.steps import OVERSHOOTS, History, contraction, phi, step_length, 
 
 
 def adams_weights(nodes: Sequence[float], g: float) -> list[float]:
-    """b_i for predictions at v = nodes (0 the newest, 1 the end of the step, earlier ones below 0); their sum is 1 - e^-g."""
+    """b_i for predictions at v = nodes: 0 the newest, 1 the end of the step, earlier ones below 0. Their sum is 1 - e^-g."""
     moments = [g * math.factorial(j) * phi(j + 1, -g) for j in range(len(nodes))]
     return [float(b) for b in np.linalg.solve(np.vander(nodes, increasing=True).T, moments)]
 
@@ -58,8 +58,8 @@ def sa_solver(
     """SA-Solver: a stochastic Adams-Bashforth predictor and an Adams-Moulton corrector, in data prediction.
 
     At tau = 0 order min(predictor + 1, corrector), or that of the predictor alone. One evaluation a step: the stored
-    prediction is that at the predicted state; with pece=True a second one at the corrected state takes its place. Steps from
-    alpha = 0 and to 0 are of first order and exact for a frozen prediction, and lower orders are taken as in other
+    prediction is that at the predicted state; with pece=True a second one at the corrected state takes its place. Steps
+    from alpha = 0 and to 0 are of first order and exact for a frozen prediction, and lower orders are taken as in other
     multistep methods (`solverkit.steps`). The published code changes its second-order weights by terms of O(h^3).
     Source: Xue et al. 2023, Algorithm 1, eq. 14 and 17. `sa_solver` of ComfyUI has these orders; corrector_order of
     diffusers' SASolverScheduler is `corrector`.

@@ -46,8 +46,8 @@ def _check(eta: float) -> None:
 def seeds_2(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Any:
     """SEEDS-2: the stage at the share r of the step in log-SNR, D = (1 - 1/(2 r)) D_s + D_m / (2 r).
 
-    eta = 0 is DPM-Solver++ (2S) without its packing, order 2. Two evaluations a step, one in a step that ends at 0 or starts
-    at alpha = 0. r = 1 is a stage at the end of the step.
+    eta = 0 is DPM-Solver++ (2S) without its packing, order 2. Two evaluations a step, one in a step that ends at 0 or
+    starts at alpha = 0.
     Source: Gonzalez et al. 2023, Algorithm 2, in data prediction as `seeds_2` of ComfyUI.
 
     Args:
