@@ -6,7 +6,7 @@ In y = x / alpha and u = sigma / alpha, with R = phi(u_t) / phi(u_s), d and dd t
     w = sqrt(u_t^2 - u_s^2 R^2)
     I_0 = int_{u_t}^{u_s} du / phi,   I_1 = int_{u_t}^{u_s} (u - u_s) / phi du
 
-With psi = phi / u and rho = psi(u_t) / psi(u_s) it is x+ = (t / s) rho x + alpha_t (1 - rho r) m_0 + .. + t sqrt(1 - rho^2) z
+With psi = phi / u and rho = psi(u_t) / psi(u_s) x+ = (t / s) rho x + alpha_t (1 - rho r) m_0 + .. + t sqrt(1 - rho^2) z
 in any frame, finite at alpha = 0.
 """
 
@@ -118,7 +118,7 @@ def er_sde(
             p = min(order, sum(math.isfinite(level.ratio) for level, _ in history))
         if p > 1 and t > 0 and math.isfinite(s.ratio):
             x = x + t.alpha * _higher(history[:p], t, phi, released)
-        if (0 < rho < 1 and t > 0) or (rho == 0 and t > 0):
+        if rho < 1 and t > 0:
             x = x + (s_noise * t * math.sqrt(1 - rho * rho)) * noise(s, t)
     return x
 

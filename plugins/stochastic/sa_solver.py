@@ -25,7 +25,7 @@ from solverkit.steps import OVERSHOOTS, History, contraction, phi, step_length, 
 
 
 def adams_weights(nodes: Sequence[float], g: float) -> list[float]:
-    """b_i for predictions at v = nodes: 0 the newest, 1 the end of the step, earlier ones below 0. Their sum is 1 - e^-g."""
+    """b_i for predictions at v = nodes: 0 the newest, 1 the end of the step, earlier ones below 0. The sum is 1 - e^-g."""
     moments = [g * math.factorial(j) * phi(j + 1, -g) for j in range(len(nodes))]
     return [float(b) for b in np.linalg.solve(np.vander(nodes, increasing=True).T, moments)]
 
