@@ -5,9 +5,9 @@
 
 Sample i is drawn from seed i with label i mod 10, whatever runs: every row begins from the same noise. The distance is that
 in the features of the bundled classifier to the statistics of the 10000 test images; its level depends on `--count`, so
-that equal counts alone compare. +- is the jackknife's standard error over 20 parts; that of a difference to the teacher's best
-solver at 16 evaluations is of the pairs, and much smaller. Nothing was chosen on these seeds. The axis from "ode" to fresh
-noise is `fresh` of renoise, `gamma` of tcd, `kind` of flow-map.
+that equal counts alone compare. +- is the jackknife's standard error over 20 parts; that of a difference to the teacher's
+best solver at 16 evaluations is of the pairs, and much smaller. Nothing was chosen on these seeds. The axis from "ode" to
+fresh noise is `fresh` of renoise, `gamma` of tcd, `kind` of flow-map.
 """
 
 from __future__ import annotations

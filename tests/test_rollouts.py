@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from test_students import SCHEDULES, diagonal
 
 import solverkit as sk
 from solverkit.errors import OptionError, TraceError
+from solverkit.plan.transitions import deviation
 
 STOCHASTIC = ("ddim:eta=1", "ddpm", "euler-ancestral", "flow-sde", "cps", "dpmpp-2m-sde", "renoise", "tcd")
 
@@ -123,6 +125,21 @@ def test_what_is_no_gaussian_transition_is_refused():
         sk.rollout(diagonal(sk.EDM()), sk.trace("euler", grid), 2).log_prob(reduce="sum")
     with pytest.raises(OptionError, match="'sum' or 'mean'"):
         sk.rollout(diagonal(sk.EDM()), sk.trace("ddpm", grid), 2).log_prob(reduce="max")
+
+
+@pytest.mark.parametrize(("steps", "before", "last"), [(10, 0.309, 0.218), (28, None, 0.079)])
+def test_the_noise_that_one_step_of_flow_sde_leaves_as_released(steps, before, last):
+    """From exactly the noise that the network is told, with a perfect answer: .309 where .25 is told, .218 at 0."""
+    grid = sk.make_grid("flow:shift=3", sk.Flow(), steps)
+    plan, left = sk.trace("flow-sde", grid, released=True), []
+    for j, s in enumerate(grid.levels[:-1]):  # D = 0: x is noise alone
+        left.append(math.hypot(dict(plan.segments[j + 1].x)[0] * s, deviation(plan, j)))
+    assert left[-1] == pytest.approx(last, abs=5e-4)
+    if before is not None:
+        assert grid[-2] == pytest.approx(0.25) and left[-2] == pytest.approx(before, abs=5e-4)
+    kept = sk.trace("cps", grid)
+    for j, (s, t) in enumerate(pairwise(grid)):
+        assert math.hypot(dict(kept.segments[j + 1].x).get(0, 0.0) * s, deviation(kept, j)) == pytest.approx(float(t), abs=1e-12)
 
 
 @pytest.mark.parametrize(("steps", "left"), [(10, 0.2279), (28, 0.0817)])
