@@ -139,7 +139,8 @@ def test_the_noise_that_one_step_of_flow_sde_leaves_as_released(steps, before, l
         assert grid[-2] == pytest.approx(0.25) and left[-2] == pytest.approx(before, abs=5e-4)
     kept = sk.trace("cps", grid)
     for j, (s, t) in enumerate(pairwise(grid)):
-        assert math.hypot(dict(kept.segments[j + 1].x).get(0, 0.0) * s, deviation(kept, j)) == pytest.approx(float(t), abs=1e-12)
+        weight = dict(kept.segments[j + 1].x).get(0, 0.0)
+        assert math.hypot(weight * s, deviation(kept, j)) == pytest.approx(float(t), abs=1e-12)
 
 
 @pytest.mark.parametrize(("steps", "left"), [(10, 0.2279), (28, 0.0817)])

@@ -57,6 +57,11 @@ class TokenTable:
         return self.p[tuple(x.T)].log()
 
 
+def _stepped(p: Tensor, transition: Tensor) -> Tensor:
+    """p @ transition, (B, V): a row is the same to the last bit in any batch, which a matrix product does not promise."""
+    return (p[:, :, None] * transition).sum(dim=1)
+
+
 class MarkovChain:
     """x_1 ~ initial, x_{i+1} ~ transition[x_i]: conditionals by forward-backward (Baum et al. 1970).
 
@@ -82,11 +87,11 @@ class MarkovChain:
         ahead, behind = self.initial.expand(len(x), -1), torch.ones_like(e[:, 0])
         for i in range(x.shape[1]):
             forward[:, i] = ahead  # P(x_0 at i, evidence before i), normalised
-            ahead = (ahead * e[:, i]) @ self.transition
+            ahead = _stepped(ahead * e[:, i], self.transition)
             ahead = ahead / ahead.sum(dim=1, keepdim=True)
         for i in reversed(range(x.shape[1])):
             backward[:, i] = behind  # P(evidence after i | x_0 at i), up to a factor
-            behind = (behind * e[:, i]) @ self.transition.T
+            behind = _stepped(behind * e[:, i], self.transition.T)
             behind = behind / behind.sum(dim=1, keepdim=True)
         c = forward * (e if self.own else 1.0) * backward
         return (c / c.sum(dim=-1, keepdim=True)).log()
