@@ -315,8 +315,9 @@ def test_every_sampler_runs_and_is_sk_sample(name, sampler, monkeypatch):
         return
     # a slope at the end of a long step, (x - D) / t, amplifies rounding, and so do weights that nearly cancel
     limit = 1e-4 if sampler in ("rk4", "kdpm2-ancestral", "deis") else 1e-5
-    if grid[0].alpha < 1e-5 and sampler.startswith(("dpm-s", "lms")):
-        limit = 0.05  # epsilon, and sigma / alpha, at alpha = 1e-6, where the layouts of Wan and HiDream start
+    if grid[0].alpha < 1e-3 and sampler.startswith(("dpm-s", "lms")):
+        # epsilon, and sigma / alpha, near alpha = 0 (1e-6 where the layouts of Wan and HiDream start, 3e-4 of Sana):
+        limit = min(0.05, limit * max(abs(w) for segment in table.plan.segments for _, w in segment.x))
     scale = scheduler._run.table.convention.scale(grid[0])
     sk.sample(replay, sampler, x=latents[0] / scale * grid[0].scale, grid=grid, seed=0, **options)
     assert len(replay.states) == len(latents)

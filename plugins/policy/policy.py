@@ -9,6 +9,8 @@ import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
 
+PURE = 1 - 1e-4  # from here on f is 1: some layouts start at 1 - 1e-6, where g would be 700
+
 
 def _flow(s: Level) -> float:
     return s / (s.alpha + s)
@@ -25,8 +27,8 @@ def flow_sde(model: Any, x: Any, grid: Grid, noise: Any, a: float = 0.7, release
 
     x+ = x - h v - (g^2 h / (2 f)) eps + g sqrt(h) z,    v = eps - D.
 
-    At f = 1 the denominator takes the level after it. Euler's step leaves more noise than the network is told, and in the
-    last step what it leaves is in the sample. a = 0 is Euler.
+    At f = 1 (to 1e-4) the denominator takes the level after it. Euler's step leaves more noise than the network is told,
+    and in the last step what it leaves is in the sample. a = 0 is Euler.
     Source: Liu et al. 2025 (Flow-GRPO), eq. 9, and its code.
 
     Args:
@@ -41,7 +43,7 @@ def flow_sde(model: Any, x: Any, grid: Grid, noise: Any, a: float = 0.7, release
         f, h = _flow(s), _flow(s) - _flow(t)
         g = 0.0
         if t > 0 or released:
-            g = a * math.sqrt(f / (1 - (f if f < 1 else _flow(t))))
+            g = a * math.sqrt(f / (1 - (f if f < PURE else _flow(t))))
         unit = t.alpha + t
         x = (unit / (s.alpha + s)) * x + (unit * h) * denoised - (unit * (h + g * g * h / (2 * f))) * epsilon
         if g > 0:
