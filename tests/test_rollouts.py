@@ -220,3 +220,10 @@ def test_what_a_schedulers_step_cannot_tell():
     ours, x = scheduler("pc")
     with pytest.raises(TraceError, match="no Gaussian transition"):
         ours.step(x, ours.timesteps[0], x, log_prob="sum")
+
+
+def test_flow_sde_takes_a_start_near_pure_noise_for_one_at_it():
+    """Wan's and HiDream's layouts start at 1 - 1e-6, where g of the formula would be 700."""
+    plans = [sk.trace("flow-sde", sk.Grid(tuple(sk.Flow().at(f) for f in (top, 0.8, 0.4, 0.0)), sk.Flow()))
+             for top in (1.0, 1 - 1e-6)]
+    assert deviation(plans[1], 0) == pytest.approx(deviation(plans[0], 0), rel=1e-5) and deviation(plans[0], 0) < 1
