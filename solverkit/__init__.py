@@ -13,14 +13,20 @@ __version__ = "0.1.0"
 # module -> the public names that live there
 _NAMES = {
     "model.denoiser": "wrap Denoiser",
+    "model.flow_map": "wrap_map MapDenoiser",
+    "model.several": "with_models",
+    "model.towards": "wrap_towards",
     "files.hub": "load",
     "process.variance_preserving": "VP SubVP",
     "process.schedule": "VE EDM Flow Schedule",
+    "process.residual": "Residual",
     "process.level": "Level",
     "grid.grid": "Grid",
     "grid.named": "make_grid",
     "run.sampling": "sample",
     "run.result": "Result",
+    "run.rollout": "rollout Rollout",
+    "plan.transitions": "transitions mixed Transition",
     "plan.plan": "begin advance Plan State",
     "plan.trace": "trace",
     "plan.symbol": "op keep",
@@ -36,6 +42,7 @@ _NAMES = {
     "tokens.model": "wrap_tokens TokenModel",
     "tokens.process": "Absorbing Uniform",
     "pipelines.restore": "restore_native",
+    "pipelines.recorded": "recorded RecordedStep",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -103,6 +110,12 @@ if TYPE_CHECKING:
     from .grid.named import make_grid as make_grid
     from .model.denoiser import Denoiser as Denoiser
     from .model.denoiser import wrap as wrap
+    from .model.flow_map import MapDenoiser as MapDenoiser
+    from .model.flow_map import wrap_map as wrap_map
+    from .model.several import with_models as with_models
+    from .model.towards import wrap_towards as wrap_towards
+    from .pipelines.recorded import RecordedStep as RecordedStep
+    from .pipelines.recorded import recorded as recorded
     from .pipelines.restore import restore_native as restore_native
     from .pipelines.scheduler import (
         SchedulerMixin as SchedulerMixin,
@@ -117,7 +130,11 @@ if TYPE_CHECKING:
     from .plan.symbol import keep as keep
     from .plan.symbol import op as op
     from .plan.trace import trace as trace
+    from .plan.transitions import Transition as Transition
+    from .plan.transitions import mixed as mixed
+    from .plan.transitions import transitions as transitions
     from .process.level import Level as Level
+    from .process.residual import Residual as Residual
     from .process.schedule import EDM as EDM
     from .process.schedule import VE as VE
     from .process.schedule import Flow as Flow
@@ -132,6 +149,8 @@ if TYPE_CHECKING:
     from .registry.declare import sampler as sampler
     from .registry.hookspecs import hookimpl as hookimpl
     from .run.result import Result as Result
+    from .run.rollout import Rollout as Rollout
+    from .run.rollout import rollout as rollout
     from .run.sampling import sample as sample
     from .tokens.model import TokenModel as TokenModel
     from .tokens.model import wrap_tokens as wrap_tokens

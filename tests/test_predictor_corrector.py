@@ -138,6 +138,11 @@ def test_published_mode_is_the_released_update(kind, predictor, corrector):
 def test_published_mode_refuses_processes_without_tables():
     with pytest.raises(OptionError, match="VE"):
         sk.sample(gaussian(schedule=sk.Flow()), "pc", steps=5, num_samples=2, released=True)
+    few = gaussian(schedule=sk.VP(continuous=True))
+    for predictor in ("reverse-diffusion", "ancestral"):
+        with pytest.raises(OptionError, match="more than 20 steps"):
+            sk.sample(few, "pc", steps=20, num_samples=2, predictor=predictor, corrector="none", released=True)
+        sk.sample(few, "pc", steps=21, num_samples=2, predictor=predictor, corrector="none", released=True)
 
 
 def test_recipes_and_special_cases():

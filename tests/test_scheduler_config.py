@@ -174,9 +174,6 @@ def test_flow_shift_and_shift_are_one_thing():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("LCMScheduler", "distilled"),
-        ("TCDScheduler", "distilled"),
-        ("FlowMatchLCMScheduler", "distilled"),
         ("RePaintScheduler", "resamples"),
         ("ScoreSdeVeScheduler", "step"),
     ],

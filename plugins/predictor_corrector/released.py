@@ -48,8 +48,19 @@ class Released:
         return min(max(int(self.time(s) * (self.n - 1) + 1e-9), 0), self.n - 1)
 
     def beta(self, i: int) -> float:
+        """beta of the i-th of n steps.
+
+        Raises:
+            OptionError: so few steps that more than all of the signal would be lost in one.
+        """
         low, high = self.schedule.beta_min / self.n, self.schedule.beta_max / self.n
-        return float(low + (high - low) * i / max(self.n - 1, 1))
+        beta = float(low + (high - low) * i / max(self.n - 1, 1))
+        if beta >= 1:
+            raise OptionError(
+                f"released=True cuts VP into {self.n} steps, and beta of step {i} is then {beta:.3g}, which must be below "
+                f"1: take more than {self.schedule.beta_max:g} steps, or released=False."
+            )
+        return beta
 
     def sigma(self, i: int) -> float:
         low, high = self.schedule.sigma_min, self.schedule.sigma_max

@@ -147,7 +147,7 @@ def _around(
         elif boundary:
             x = corrected(x, level) if j > 0 else x
             grid.begin_step()
-        x, state = advance(plan, state, x, model(x, level), noise.draw)
+        x, state = advance(plan, state, x, plan.ask(j, model, x), noise.draw)
     return corrected(x, grid[-1]) if sequence == "predictor-first" and grid[-1] > 0 else x
 
 

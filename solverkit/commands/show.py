@@ -16,7 +16,8 @@ level    noise level that the network sees: sigma / alpha, or sigma where the sc
 told     the time that the network is told
 step     *: a step of the grid starts here, else an inner stage
 carried  tensors that are kept until the next evaluation, beside x
-update   the state that follows; x0, x1, ... states and D0, D1, ... denoised predictions of evaluations 0, 1, ..."""
+update   the state that follows; x0, x1, ... states and D0, D1, ... denoised predictions of evaluations 0, 1, ...
+to, of   where they are said: the second level of a flow map, and which model is asked"""
 
 
 def show(
@@ -54,9 +55,12 @@ def show(
         return print_json([dict(zip(keys, value)) for value in values])
     print_table(
         f"{sampler} on {where}",
-        ("#", "level", "told", "step", "carried", "update"),
+        ("#", "level", "told", "step", "carried", "update", *(("to",) if plan.to else ()), *(("of",) if plan.of else ())),
         [
-            (str(r.evaluation), f"{r.level:.5g}", f"{r.level.time:.5g}", "*" * r.boundary, str(r.carried), r.update)
+            (
+                str(r.evaluation), f"{r.level:.5g}", f"{r.level.time:.5g}", "*" * r.boundary, str(r.carried), r.update,
+                *((_shown(r.to),) if plan.to else ()), *((r.of or "model",) if plan.of else ()),
+            )
             for r in rows
         ],
         LEGEND,
@@ -64,6 +68,10 @@ def show(
     for name, reports in said.items():
         remark(f"{name}: {reports[-1]}")
     remark(f"{plan.nfe} evaluations, at most {plan.depth} tensors carried, {plan.draws} draws, ends at {plan.grid[-1]:g}")
+
+
+def _shown(level: Any) -> str:
+    return "" if level is None else f"{level:.5g}"
 
 
 def _schedule(name: str | None) -> Any:

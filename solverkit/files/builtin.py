@@ -15,6 +15,10 @@ from ..registry.hookspecs import hookimpl
 def register_models(register: Callable[..., None]) -> None:
     register("mnist", mnist, reference="benchmarks/train/mnist.py")
     register("mnist-flow", mnist_flow, reference="benchmarks/train/mnist.py")
+    register("mnist-consistency", mnist_consistency, reference="benchmarks/train/consistency.py")
+    register("mnist-map", mnist_map, reference="benchmarks/train/mean_flow.py")
+    register("mnist-early", mnist_early, reference="benchmarks/train/early.py")
+    register("mnist-super-resolution", mnist_super_resolution, reference="benchmarks/train/super_resolution.py")
     register("gaussian", gaussian, reference="solverkit/problems.py")
     register("mixture", mixture, reference="solverkit/problems.py")
 
@@ -44,6 +48,51 @@ def mnist_flow(
     from .hub import bundled
 
     return bundled("mnist-flow", labels, guidance, device, dtype)
+
+
+def mnist_consistency(
+    labels: int | torch.Tensor | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenoiserLike:
+    """Bundled consistency student of `mnist` (v on discrete VP): its denoised prediction at any level is a sample."""
+    from .hub import bundled
+
+    return bundled("mnist-consistency", labels, 1.0, device, dtype)
+
+
+def mnist_early(
+    labels: int | torch.Tensor | None = None,
+    guidance: float = 1.0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenoiserLike:
+    """Bundled weak `mnist`: the same network and objective after 1000 steps of training."""
+    from .hub import bundled
+
+    return bundled("mnist-early", labels, guidance, device, dtype)
+
+
+def mnist_map(
+    labels: int | torch.Tensor | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenoiserLike:
+    """Bundled flow map of `mnist-flow` (MeanFlow): asked from any level to any lower one, or as a denoiser."""
+    from .mean_flow_network import open_mean_flow
+
+    return open_mean_flow("mnist-map", labels, device, dtype)
+
+
+def mnist_super_resolution(
+    small: torch.Tensor,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> DenoiserLike:
+    """Bundled 7 x 7 to 28 x 28 digits along ResShift's path; small: (B, 1, 7, 7) in [-1, 1]."""
+    from .super_resolution import open_super_resolution
+
+    return open_super_resolution("mnist-super-resolution", small, device, dtype)
 
 
 def gaussian(dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0) -> DenoiserLike:

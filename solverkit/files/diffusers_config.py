@@ -29,7 +29,7 @@ _VP_PREDICTIONS = {
 _FLOW_PREDICTIONS = {"epsilon": "epsilon", "sample": "sample", "flow_prediction": "flow_prediction"}
 
 # no prediction_type: what the network returns is always eps - x_0
-_VELOCITY_CLASSES = ("FlowMatchEuler", "FlowMatchHeun", "FlowMatchLCM", "LTXEulerAncestralRF")
+_VELOCITY_CLASSES = ("FlowMatchEuler", "FlowMatchHeun", "FlowMatchLCM", "FlowMapEuler", "LTXEulerAncestralRF")
 
 # classes whose process is no other's -> their reader
 _OWN = {"DDPMWuerstchenScheduler": "cosine", "IPNDMScheduler": "dance", "MiniMaxH3Scheduler": "minimax"}

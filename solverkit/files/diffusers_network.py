@@ -51,7 +51,7 @@ def load_weights(folder: Path, net: Any) -> dict[str, torch.Tensor]:
         raise LoadError(f"{folder} has no weights: expected one of {', '.join(WEIGHTS)}. {AGAIN}")
     state: dict[str, torch.Tensor] = {}
     for file in _shards(path):
-        state.update(_read(file))
+        state.update(read_weights(file))
     convert = getattr(net, "_fix_state_dict_keys_on_load", None)
     if convert is not None:  # attention blocks of old checkpoints had other names
         convert(state)
@@ -74,7 +74,12 @@ def _shards(path: Path) -> list[Path]:
     return [path.parent / name for name in names]
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of one weights file.
+
+    Raises:
+        LoadError: a file that is no regular one, corrupt, or holds more than tensors.
+    """
     require_file(path)
     if path.suffix != ".safetensors" and TorchVersion(torch.__version__) < SAFE_UNPICKLER:
         raise LoadError(

@@ -206,6 +206,8 @@ class Denoiser:
             text += " If the network knows only integer timesteps, say so in its schedule: sk.VP(..., integer_time=True)."
         if any(words in str(error).lower() for words in ("dtype", "scalar type", "input type")):
             text += self._explain_dtype(args)
+        if isinstance(error, TypeError) and "missing" in str(error):
+            text += " If it is a flow map, which is told a second time: sk.wrap_map(net, told, schedule)."
         if "nference tensor" in str(error):
             text += " The network or an input was made under torch.inference_mode: make it outside, or use torch.no_grad."
         return text

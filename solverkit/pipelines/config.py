@@ -16,7 +16,7 @@ from ..registry.registry import SamplerCard, resolve
 from .convention import Convention
 from .inversion import require_invertible
 from .native_layout import layout_class, own_class, peer_of
-from .peers import METHOD_KEYS, Peer, forward_class, inverting, peer_named
+from .peers import METHOD_KEYS, Peer, forward_class, inverting, of_student, peer_named
 from .writer import native_class
 
 OWN = ("sampler", "grid", "sampler_options", "native_class", "layout_class", "inverse")
@@ -67,6 +67,8 @@ def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     name = named or before.get("native_class") or native_class(config, {**native, **overrides}, sampler)
     if of_inverse := inverting(name):
         sampler = overrides.get("sampler") or before.get("sampler") or of_inverse
+    elif few_step := of_student(name):
+        sampler = overrides.get("sampler") or before.get("sampler") or few_step
     defaults = class_defaults(forward_class(name))
     if defaults is None:
         raise ScheduleError(f"diffusers has no scheduler {name!r}; native_class names the class that wrote the config.")

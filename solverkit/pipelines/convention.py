@@ -27,8 +27,6 @@ from ..process.variance_preserving import DiscreteVP
 _UNIT_ALPHA = ("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete", "KDPM2", "DPMSolverSDE")
 
 _REFUSED = {
-    "LCM": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
-    "TCD": "belongs to distilled networks that are asked at timesteps of their own and whose answers it rescales",
     "RePaint": "resamples between the steps of its pipeline",
     "ScoreSdeVe": "has no step(), its pipeline calls a predictor and a corrector (sampler 'pc' of sk.sample does both)",
 }
@@ -70,7 +68,7 @@ class Convention:
         if config.get("stochastic_sampling"):
             raise ScheduleError(
                 f"the {name} has stochastic_sampling=True: each step draws fresh noise at the next level, as samplers "
-                "of distilled networks do, and no sampler here does that yet. stochastic_sampling=False runs the ODE."
+                "of distilled networks do: here that is sampler='renoise' with stochastic_sampling=False."
             )
         inverted = bool(config.get("invert_sigmas", False))
         schedule, prediction = from_config({**config, "_class_name": name, "invert_sigmas": False})

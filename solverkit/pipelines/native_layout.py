@@ -44,6 +44,9 @@ STAND_INS = {
 OWN_METHOD_ONLY = ("PNDMScheduler",)
 # the last of their timesteps is told at the end, where the network is not asked; their pipelines leave it out
 SHOWS_END = ("DDPMWuerstchenScheduler",)
+# the end of their own method, whatever set_alpha_to_one says: the last answer, or timestep 0
+ENDS_AT_DATA = ("LCMScheduler",)
+ENDS_AT_TIMESTEP_0 = ("TCDScheduler",)
 
 
 @dataclass(frozen=True)
@@ -265,6 +268,8 @@ def _read(native: Any, name: str, keys: Mapping[str, Any], convention: Conventio
     else:
         ratios = [convention.schedule.ratio(t) for t in told]
         to_zero = keys.get("set_alpha_to_one", True) or not own_method
+        if own_method:
+            to_zero = (to_zero or name in ENDS_AT_DATA) and name not in ENDS_AT_TIMESTEP_0
         end = 0.0 if to_zero else convention.schedule.ratio(0)
     if name in SHOWS_END:
         timesteps, told, ratios, end = _up_to_the_end(timesteps, told, ratios, own_method)

@@ -17,10 +17,16 @@ class SolverKitSchedulerOutput(BaseOutput):
     Attributes:
         prev_sample: The latents that the network sees next, shape of `sample`, dtype of the model's output.
         pred_original_sample: The denoised prediction of this evaluation, same shape and dtype.
+        prev_sample_mean: On request (`log_prob=`): the mean of the transition to `prev_sample`, same shape.
+        std: On request: its standard deviation in the latents' own coordinates, a number; 0 where the step draws nothing.
+        log_prob: On request: of `prev_sample` as it is returned, (B,) nats; None where the step draws nothing.
     """
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor
+    prev_sample_mean: torch.Tensor | None = None
+    std: float | None = None
+    log_prob: torch.Tensor | None = None
 
 
 class Pair(tuple[Any, ...]):

@@ -122,6 +122,9 @@ PEERS: dict[str, Peer] = {
         {"vp": "PNDMScheduler"}, options={"start": "skip_prk_steps"},
         values={"skip_prk_steps": {True: "plms", False: "prk"}},
     ),
+    "renoise": Peer({"vp": "LCMScheduler", "flow": "FlowMatchLCMScheduler"}),
+    "tcd": Peer({"vp": "TCDScheduler"}),
+    "flow-map": Peer({"flow": "FlowMapEulerDiscreteScheduler"}),
 }  # fmt: skip
 
 
@@ -133,6 +136,14 @@ def forward_class(name: str) -> str:
 def inverting(name: str) -> str | None:
     """The sampler whose inverse class this is; None for other classes."""
     return next((sampler for sampler, peer in PEERS.items() if name and peer.inverse == name), None)
+
+
+STUDENTS = ("renoise", "tcd", "flow-map")
+
+
+def of_student(name: str) -> str | None:
+    """The sampler of a class that runs distilled networks: what one of its configs means where no sampler is named."""
+    return next((sampler for sampler in STUDENTS if name in PEERS[sampler].classes.values()), None)
 
 
 def peer_named(sampler: Any) -> Peer | None:
@@ -150,9 +161,9 @@ METHOD_KEYS = {
     "predict_x0": "'unipc' predicts x_0; 'lml' and 'deis' predict epsilon",
     "disable_corrector": "sampler_options={'corrector': False} of 'unipc' leaves all corrections out",
     "solver_p": "sampler='pc' takes another solver as its predictor",
-    "predictor_order": "no sampler here is SASolver",
-    "corrector_order": "no sampler here is SASolver",
-    "tau_func": "no sampler here is SASolver",
+    "predictor_order": "sampler='sa-solver', sampler_options={'predictor': ...}",
+    "corrector_order": "sampler='sa-solver', sampler_options={'corrector': ...}",
+    "tau_func": "sampler='sa-solver', sampler_options={'tau': 1.0, 'above': ..., 'below': ...} in sigma / alpha",
     "skip_prk_steps": "sampler='pndm', sampler_options={'start': 'plms'} or {'start': 'prk'}",
     "noise_sampler_seed": "pass the pipeline a generator",
     "s_churn": "sampler='heun', sampler_options={'s_churn': ...}",

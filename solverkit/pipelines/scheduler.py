@@ -16,6 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from ..errors import SolverKitError
 from ..model.answer import fit_channels, learned_half
+from ..plan.transitions import Reduce
 from ..process.variance_preserving import DiscreteVP
 from .config import merged, settings
 from .configured import Configured
@@ -29,6 +30,7 @@ from .run import COMMIT, Run
 from .stepper import on_level
 from .tables import betas, training_table
 from .timetable import Timetable
+from .transition import gaussian_step, require_tellable, silent, transition
 
 
 class SolverKitScheduler(Reading, Configured):
@@ -226,6 +228,8 @@ class SolverKitScheduler(Reading, Configured):
         pred_original_sample: torch.Tensor | None = None,
         prev_timestep: Any = None,
         return_dict: bool = True,
+        log_prob: Reduce | None = None,
+        prev_sample: torch.Tensor | None = None,
     ) -> SolverKitSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
         """One evaluation further.
 
@@ -236,56 +240,62 @@ class SolverKitScheduler(Reading, Configured):
             sample: The latents that the network saw, before `scale_model_input`; (B, ...). Where they are not what the last
                 step returned, the history there is forgotten.
             eta: Share of the noise of DDIM-like samplers, whose own default is 0. It does not silence other samplers.
-            use_clipped_model_output: Without effect: a clipped prediction is used consistently.
+            use_clipped_model_output, prev_timestep: Without effect: a clipped prediction is used consistently, and the plan
+                knows where it goes.
             generator: Of the noise, or a list of one a sample.
             variance_noise: Noise to use instead of a draw.
             per_token_timesteps: (B, tokens) of a flow model: tokens whose own time is not the run's stay as they are. The
                 model output then has the opposite sign, as pipelines pass it.
             pred_original_sample: The denoised prediction itself; `model_output` is then not looked at.
-            prev_timestep: Without effect: the plan knows where it goes.
             return_dict: Return `SolverKitSchedulerOutput` instead of a tuple.
+            log_prob: "sum" or "mean" over the dimensions of a sample: the output tells the transition too.
+            prev_sample: The latents that followed when this step was made before: nothing is drawn, log_prob is theirs.
 
         Returns:
             The next latents and the denoised prediction, both in the dtype of `model_output`.
 
         Raises:
             SolverKitError: the run is finished, or another one is in the way.
+            OptionError, TraceError: the probability of this step cannot be told.
         """
+        require_tellable(log_prob, prev_sample, sample, return_dict and per_token_timesteps is None)
         if self._run is None:
             self._begin_on_training_timesteps()
         began = self._begun()
         run = self._followed(began).fork()
         index, x, dtype = run.turn(timestep, eta), wide(sample), model_output.dtype
-        stepper, shape = run.plan_from(index, x), sample.shape
+        stepper, shape, moved = run.plan_from(index, x), sample.shape, None
         output = model_output if model_output.shape == shape else fit_channels(model_output, sample, "the network")
         if stepper is None:
             previous, stored, unit = run.rest(index, x, output)
         else:
             stepper, x, state = run.entered(stepper, index, x)
-            j, draw = index - stepper.start, None
+            j, draw = index - stepper.start, silent(x)
             stored, unit = stepper.predict(j, x, output, pred_original_sample, per_token_timesteps)
             if run.returned is not None and (same := run.unedited(index, sample)) is not None:
                 state = stepper.forgotten(j, state, same, stored, x)
-            if stepper.stochastic:
+            moved = None if log_prob is None else gaussian_step(stepper, j, state, x, stored, run.table.learned)
+            if stepper.stochastic and prev_sample is None:
                 draw = run.draw_like(x, lambda: randn_tensor(x.shape, generator, x.device, x.dtype), variance_noise)
                 if run.table.learned is not None and (half := learned_half(model_output, sample)) is not None:
                     draw = scaled(draw, half, run.table.learned, run.table.plan.grid.frame)
             previous, after = stepper.step(j, state, x, stored, draw)
+            previous = previous if prev_sample is None else wide(prev_sample)
             if per_token_timesteps is not None:
                 previous = torch.where(on_level(per_token_timesteps, stepper.plan.levels[j])[..., None], previous, x)
             previous = previous if previous.dtype is dtype else previous.to(dtype)
             run.commit(index, state, after, shape, previous)
         self._replace(began, run)
         if return_dict:
-            return SolverKitSchedulerOutput(previous.to(dtype), denoised(stored, unit, dtype))
+            told = () if log_prob is None else transition(moved, previous.to(dtype), log_prob)
+            return SolverKitSchedulerOutput(previous.to(dtype), denoised(stored, unit, dtype), *told)
         return Pair(previous, stored, unit, dtype)
 
 
 class Wuerstchen(SolverKitScheduler, DDPMWuerstchenScheduler):  # type: ignore[misc, unused-ignore]
     """The same for pipelines that ask `isinstance(scheduler, DDPMWuerstchenScheduler)`; nothing else of that class is used.
 
-    Stable Cascade tells its network t itself, and leaves out the last timestep, for that class alone; for any other it
-    looks t up in a table of betas at whole timesteps, which a schedule in continuous time does not have.
+    Stable Cascade tells its network t itself, and leaves out the last timestep, for that class alone.
     """
 
     __module__ = __name__

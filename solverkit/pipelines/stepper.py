@@ -232,6 +232,11 @@ def rewrite(plan: Plan, convention: Convention, start: int, dtype: torch.dtype =
         TraceError: something is drawn before the first evaluation.
         DenoiserError: the prediction says nothing about x_0 at one of the levels.
     """
+    if plan.of:
+        raise TraceError(
+            f"this sampler asks a second model, {next(filter(None, plan.of))!r}, and a pipeline has one network. Use "
+            "sk.sample with models=."
+        )
     first = plan.segments[0]
     if any(i.kind == "draw" for i in first.instructions):
         raise TraceError(

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ScheduleError
 from ..files.diffusers_config import class_defaults
 from .convention import Convention
-from .peers import peer_named
+from .peers import of_student, peer_named
 
 
 def native_class(config: Mapping[str, Any], keys: Mapping[str, Any], sampler: str) -> str:
@@ -30,6 +30,11 @@ def native_class(config: Mapping[str, Any], keys: Mapping[str, Any], sampler: st
         return str(name)
     whole = "_use_default_values" in config  # a class noted what nobody chose
     found, reason = _all_keys({key for key in keys if not key.startswith("_")}, 1 if whole else 4), ""
+    if found[:2] == ["LCMScheduler", "TCDScheduler"]:
+        raise ScheduleError(
+            "this config has the keys of LCMScheduler and of TCDScheduler, and they do different things: say which one "
+            "wrote it, native_class='LCMScheduler' or native_class='TCDScheduler'."
+        )
     for name in found:
         try:
             Convention.read(keys, name)
@@ -83,4 +88,6 @@ def _all_keys(keys: set[str], fewest: int) -> list[str]:
         if len(known) >= fewest and known <= keys:
             sizes[name] = len(known)
     best = [name for name, size in sizes.items() if size == max(sizes.values())]
-    return sorted(best, key=lambda n: ("Inverse" in n, "Parallel" in n, "Ancestral" in n, "DPMS" in n, n))
+    return sorted(
+        best, key=lambda n: ("Inverse" in n, of_student(n) is not None, "Parallel" in n, "Ancestral" in n, "DPMS" in n, n)
+    )

@@ -42,12 +42,14 @@ class Keep(NamedTuple):
 
 
 class TracedSegment(NamedTuple):
-    """What happens before one evaluation: instructions, then the state to evaluate, and at which level."""
+    """What happens before one evaluation: instructions, then the state to evaluate, and what is asked of which model."""
 
     code: tuple[DrawNoise | Apply | Keep, ...]
     x: dict[Ref, float]
     level: Level | None
     boundary: bool
+    to: Level | None = None
+    of: str | None = None
 
 
 def format_ref(ref: Ref) -> str:

@@ -7,6 +7,7 @@ can be copied, pickled, rewound and shared, and they accept symbols as well as t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -50,14 +51,19 @@ class State(NamedTuple):
     values: tuple[Any, ...]
 
 
+MODEL = "model"  # what the model of a run is called where several are counted
+
+
 class PlanRow(NamedTuple):
-    """One line of `Plan.table()`."""
+    """One line of `Plan.table()`; `to` and `of` are None where the run's own model is asked for E[x_0 | x]."""
 
     evaluation: int
     level: Level
     boundary: bool
     carried: int
     update: str
+    to: Level | None = None
+    of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Plan:
         boundary: boundary[j] says that evaluation j sees the start of a step.
         rows: The update after each evaluation, in words (`table`).
         grid: What the sampler was traced on.
+        to: The second level of each evaluation, None where a denoised prediction is asked for; empty where it always is.
+        of: The name of the model that each evaluation asks, None for the run's own; empty where it always is.
     """
 
     segments: tuple[Segment, ...]
@@ -77,11 +85,27 @@ class Plan:
     boundary: tuple[bool, ...]
     rows: tuple[str, ...]
     grid: Grid
+    to: tuple[Level | None, ...] = ()
+    of: tuple[str | None, ...] = ()
 
     @property
     def nfe(self) -> int:
         """How often the network is called."""
         return len(self.levels)
+
+    @property
+    def nfe_of(self) -> dict[str, int]:
+        """The same for each model that is asked, by name; the run's own is "model"."""
+        return dict(Counter(name or MODEL for name in self.of)) if self.of else {MODEL: self.nfe}
+
+    def said(self, j: int) -> dict[str, Any]:
+        """What evaluation j says beside its level: `to` and `of`, where it says them."""
+        to, of = self.to[j] if self.to else None, self.of[j] if self.of else None
+        return {**({} if to is None else {"to": to}), **({} if of is None else {"of": of})}
+
+    def ask(self, j: int, model: Callable[..., Any], x: Any) -> Any:
+        """The answer of evaluation j: of model(x, level), with what it says of a second level and of which model."""
+        return model(x, self.levels[j], **self.said(j))
 
     @property
     def depth(self) -> int:
@@ -96,7 +120,7 @@ class Plan:
     def table(self) -> list[PlanRow]:
         """One row an evaluation: its level, and the update that follows it."""
         return [
-            PlanRow(j, level, self.boundary[j], len(self.segments[j].carry), self.rows[j + 1])
+            PlanRow(j, level, self.boundary[j], len(self.segments[j].carry), self.rows[j + 1], **self.said(j))
             for j, level in enumerate(self.levels)
         ]
 
@@ -197,8 +221,8 @@ def follow(plan: Plan, model: Any, x: Any, grid: Grid, noise: Any) -> Any:
         model, x, grid, noise: What the outer sampler was called with.
     """
     x, state = begin(plan, x, noise.draw)
-    for level, boundary in zip(plan.levels, plan.boundary):
+    for j, boundary in enumerate(plan.boundary):
         if boundary:
             grid.begin_step()
-        x, state = advance(plan, state, x, model(x, level), noise.draw)
+        x, state = advance(plan, state, x, plan.ask(j, model, x), noise.draw)
     return x

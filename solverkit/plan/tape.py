@@ -73,20 +73,20 @@ class Tape:
         small = NEGLIGIBLE * max((abs(w) for w in terms.values()), default=0.0)
         return {ref: w for ref, w in terms.items() if abs(w) > small}
 
-    def close(self, x: Symbol, level: Level | None) -> None:
+    def close(self, x: Symbol, level: Level | None, to: Level | None = None, of: str | None = None) -> None:
         terms = self.checked(x.terms)
-        self.segments.append(TracedSegment(tuple(self.code), terms, level, self.step_begins))
+        self.segments.append(TracedSegment(tuple(self.code), terms, level, self.step_begins, to, of))
         self.code = []
         self.step_begins = False
 
-    def model(self, x: object, s: float) -> Symbol:
+    def model(self, x: object, s: float, to: float | None = None, of: str | None = None) -> Symbol:
         """Record an evaluation. From here on `x` means the state that the network really saw (re-rooting)."""
         if not isinstance(x, Symbol):
             refuse(f"model({type(x).__name__}, ...)", "pass a state that was made from x.")
         self.touch()
         j = len(self.segments)
         boundary = self.step_begins
-        self.close(x, s if isinstance(s, Level) else self.grid.at(s))
+        self.close(x, self.grid.at(s), None if to is None else self.grid.at(to), of)
         x.terms = {("x", j): 1.0}
         if boundary:
             self.watched = (weakref.ref(x), j)

@@ -129,7 +129,14 @@ def compile_plan(traced: Sequence[TracedSegment], grid: Grid) -> Plan:
         tuple(segment.boundary for segment in traced[:-1]),
         tuple(_describe(segment) for segment, _ in pruned),
         grid,
+        _unless_none([segment.to for segment in traced[:-1]]),
+        _unless_none([segment.of for segment in traced[:-1]]),
     )
+
+
+def _unless_none(said: Sequence[Any]) -> tuple[Any, ...]:
+    """What evaluations say, as a tuple; empty where none says anything."""
+    return tuple(said) if any(one is not None for one in said) else ()
 
 
 def _terms(terms: dict[Ref, float], slots: dict[Ref, int]) -> Terms:

@@ -82,10 +82,10 @@ def drive(
 ) -> torch.Tensor:
     draw = SampleNoise(sample_seeds(seed, len(x)), x.shape[1:], x.dtype)
     x, state = begin(plan, x, draw)
-    for j, level in enumerate(plan.levels):
+    for j in range(plan.nfe):
         if edit is not None:
             x = edit(j, x)
-        x, state = advance(plan, state, x, model(x, level), draw)
+        x, state = advance(plan, state, x, plan.ask(j, model, x), draw)
     return x
 
 
@@ -120,8 +120,8 @@ def in_one_run(plans: Sequence[Plan], target: ExactDenoiser) -> tuple[torch.Tens
 
     for plan in plans:
         x, state = begin(plan, x, draw)
-        for level in plan.levels:
-            x, state = advance(plan, state, x, target(x, level), draw)
+        for j in range(plan.nfe):
+            x, state = advance(plan, state, x, plan.ask(j, target, x), draw)
     return x[0], (x[1:] - x[0]).square().sum(dim=0).sqrt()
 
 

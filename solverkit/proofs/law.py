@@ -28,7 +28,7 @@ def _constant(card: SamplerCard, options: Mapping[str, Any], target: Any) -> Non
     mu = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=torch.float64)
     for n in (1, 2, 5, 16):
         grid = make_grid("flow" if target.schedule.frame else "karras", target.schedule, n)
-        out = run(card, lambda y, s, mu=mu: mu.expand_as(y).clone(), start(grid, 2, 4), grid, options)  # type: ignore[misc]
+        out = run(card, lambda y, s, mu=mu, **said: mu.expand_as(y).clone(), start(grid, 2, 4), grid, options)  # type: ignore[misc]
         error = float((out - mu).abs().max())
         assert error <= 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0"
 
@@ -42,7 +42,7 @@ def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
     """
     if not card.traceable:
         return
-    if card.informed or not card.is_linear(options):
+    if card.informed or card.student or not card.is_linear(options):
         _seeds_act(card, options)
         return
     for schedule in (EDM(), Flow()):

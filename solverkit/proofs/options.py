@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..errors import OptionError, SolverKitError, TraceError
+from ..grid.grid import Grid
 from ..grid.named import make_grid
 from ..model.counting import counting
 from ..process.schedule import EDM, Flow
+from ..process.variance_preserving import VP
 from ..registry.registry import SamplerCard
 from ..targets.exact import mixture
 from .driving import framed, run, start, traced
@@ -57,14 +59,15 @@ def _acts(card: SamplerCard, options: Mapping[str, Any], name: str) -> None:
 def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
     """What an option set does: the plan's segments, or a run's output and cost; None if it refuses.
 
-    A flow from alpha = 0 is among the plans' grids: some options act there alone.
+    A flow from alpha = 0 and a VP model are among the plans' grids: some options act there alone.
     """
     schedule = EDM()
     grids = [make_grid("karras", schedule, 8, last=last) for last in ("zero", "min")]
     grids.append(make_grid("time-uniform", schedule, 8))  # its last step is many times as long as the one before
     try:
         if card.traceable:
-            return [*(traced(card, grid, options).segments for grid in grids), _from_pure_noise(card, options)]
+            elsewhere = make_grid("flow", Flow(), 8), make_grid("karras", VP(continuous=True), 8)
+            return [*(_told(card, g, options) for g in grids), *(_there(card, g, options) for g in elsewhere)]
         x = start(grids[0], 2, 4)
         with counting() as count:
             out = run(card, mixture(dim=4, modes=3, schedule=schedule), x, grids[0], options)
@@ -75,9 +78,14 @@ def _behaves(card: SamplerCard, options: dict[str, Any]) -> Any:
         return str(error) if not isinstance(error, OptionError) else None
 
 
-def _from_pure_noise(card: SamplerCard, options: dict[str, Any]) -> Any:
-    """The plan's segments on a flow from alpha = 0; what is said where there is none."""
+def _told(card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Any:
+    plan = traced(card, grid, options)
+    return plan.segments, plan.to, plan.of
+
+
+def _there(card: SamplerCard, grid: Grid, options: dict[str, Any]) -> Any:
+    """The plan's segments on a grid of another process; what is said where there is none."""
     try:
-        return traced(card, make_grid("flow", Flow(), 8), options).segments
+        return _told(card, grid, options)
     except SolverKitError as error:
         return type(error)

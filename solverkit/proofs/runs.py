@@ -37,9 +37,9 @@ def check_spellings(card: SamplerCard, options: Mapping[str, Any]) -> None:
             assert difference <= 1e-12 * max(1.0, float(pulled.abs().max())), f"pull and plan differ by {difference:.2e}"
             draw = SampleNoise(sample_seeds(0, len(x)), x.shape[1:], x.dtype)
             y, state = begin(plan, x, draw)
-            for level in plan.levels:
+            for j in range(plan.nfe):
                 state = pickle.loads(pickle.dumps(state))
-                denoised = target(y, level)
+                denoised = plan.ask(j, target, y)
                 advance(plan, state, y, 2 * denoised, draw)  # a step that is repeated must leave no trace
                 y, state = advance(plan, state, y, denoised, draw)
             assert torch.equal(y, pushed), "a pickled state, or a repeated step, changes the run"
@@ -76,8 +76,8 @@ def _nothing_wasted(plan: Plan, target: Any) -> None:
     x = start(plan.grid, 1, 4).repeat(plan.nfe + 1, 1)
     draw = SampleNoise(sample_seeds(0, 1) * len(x), x.shape[1:], x.dtype)
     x, state = begin(plan, x, draw)
-    for j, level in enumerate(plan.levels):
-        denoised = target(x, level)
+    for j in range(plan.nfe):
+        denoised = plan.ask(j, target, x)
         denoised[j] += 0.1
         x, state = advance(plan, state, x, denoised, draw)
     wasted = [j for j in range(plan.nfe) if plan.levels[j].alpha > 0 and torch.equal(x[j], x[-1])]
@@ -134,8 +134,8 @@ def _untouched(card: SamplerCard, options: Mapping[str, Any], target: Any, grid:
     before = x.clone()
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def model(y: torch.Tensor, s: float) -> torch.Tensor:
-        denoised = target(y, s if isinstance(s, Level) else grid.at(s))
+    def model(y: torch.Tensor, s: float, **said: Any) -> torch.Tensor:
+        denoised = target(y, s if isinstance(s, Level) else grid.at(s), **said)
         seen.extend([(y, y.clone()), (denoised, denoised.clone())])
         return denoised
 

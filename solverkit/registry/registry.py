@@ -25,7 +25,7 @@ from .spelled import FIRST, parse_options, with_names
 
 KINDS = ("samplers", "decoders", "grids", "models", "metrics", "tasks")
 RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
-            "device", "dtype", "progress", "callback", "return_trajectory"}  # fmt: skip
+            "device", "dtype", "progress", "callback", "return_trajectory", "models"}  # fmt: skip
 BUILTIN = {"grids": "solverkit.grid.layouts", "models": "solverkit.files.builtin", "bench": "solverkit.bench.metrics",
            "token-models": "solverkit.files.token_models", "token-grids": "solverkit.tokens.grids"}  # fmt: skip
 ENVIRONMENT = "SOLVERKIT_PLUGINS"
@@ -132,6 +132,8 @@ class SamplerCard(Card):
             depends on them. False for steps that depend on norms: their law and edits are then proven in another way.
         informed: It knows something of the model (statistics of the data): what it does to a model that contradicts
             them, a constant prediction or another Gaussian, is proven by its own tests.
+        student: With an exact denoiser it does not keep the law of the data: it runs networks whose one answer is a sample,
+            or renews noise however short its steps are. Its law is proven by its own tests.
         option_examples: Option sets that only the proof of the options traces.
         multistep: It uses evaluations of earlier steps.
         lower: (name, options) of the family's next lower order: growing steps must not make it worse than that.
@@ -154,6 +156,7 @@ class SamplerCard(Card):
     restarts: bool = True
     from_the_top: bool = False
     informed: bool = False
+    student: bool = False
     option_examples: tuple[dict[str, Any], ...] = ()
     multistep: bool = False
     lower: tuple[str, dict[str, Any]] | None = None

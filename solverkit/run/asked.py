@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -12,10 +13,14 @@ from ..errors import DenoiserError
 from ..grid.grid import Grid
 from ..model.counting import counting, record
 from ..model.denoiser import DenoiserLike, require_finite
+from ..model.several import require_answer
+from ..model.towards import shift_of
+from ..plan.plan import MODEL
 from ..process.level import Level
 from .result import Evaluation
 
 Nonfinite = Literal["raise", "mark"]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Asked:
@@ -26,7 +31,7 @@ class Asked:
         levels: At which levels, in order.
         asked: Rows that the sampler asked for.
         rows, passes, products: What networks evaluated so far; fewer rows than asked where a denoiser answered from memory
-            (`may_skip`).
+            (`may_skip`); rows_of: rows of each model by name.
         seconds: Spent in the denoiser.
         marked: Rows of the batch whose prediction was not finite, as a mask; None where there was none.
         largest: Largest |D| of the first evaluation: how wide the data are.
@@ -40,26 +45,42 @@ class Asked:
         self.on_nonfinite = on_nonfinite
         self.levels: list[Level] = []
         self.rows = self.passes = self.products = self.asked = 0
+        self.rows_of: dict[str, int] = {}
         self.seconds = 0.0
         self.marked: torch.Tensor | None = None
         self.largest = 0.0
 
-    def __call__(self, x: torch.Tensor, s: float | Sequence[float]) -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, s: float | Sequence[float], to: float | None = None, of: str | None = None
+    ) -> torch.Tensor:
+        """The answer to x at s: of a flow map from s to a second level `to`, of the model that is called `of`."""
+        said = {**({} if of is None else {"of": of}), **({} if to is None else {"to": self._level(to)})}
+        if said:
+            require_answer(self.denoiser, to is not None, of)
         if isinstance(s, (tuple, list)):
+            if said:
+                raise DenoiserError("rows at levels of their own are asked of the run's model, and for no second level.")
             return self._a_row_each(x, [self._level(v) for v in s])
-        return self._asked(x, self._level(s), self.denoiser)
+        return self._asked(x, self._level(s), self.denoiser, said)
 
-    def _asked(self, x: torch.Tensor, level: Level, denoiser: DenoiserLike) -> torch.Tensor:
-        denoised = self._timed(x, level, denoiser)
+    def _asked(
+        self, x: torch.Tensor, level: Level, denoiser: DenoiserLike, said: Mapping[str, Any] = NOTHING
+    ) -> torch.Tensor:
+        denoised = self._timed(x, level, denoiser, said)
         if not isinstance(denoised, torch.Tensor) or denoised.shape != x.shape:
             got = tuple(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
-            raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
+            who = f"the model {said['of']!r}" if "of" in said else "the denoiser"
+            raise DenoiserError(f"{who} answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
         denoised = self._finite(denoised, level)
         if not self.levels:
             self.largest = float(denoised.detach().abs().max())
         self.levels.append(level)
         if self.report is not None:
-            self.report(Evaluation(len(self.levels) - 1, level, x * level.scale, denoised))
+            shift = shift_of(self.denoiser)
+            own, answer = x * level.scale, denoised
+            if shift is not None:
+                own, answer = own + shift.to(own), answer + shift.to(own)
+            self.report(Evaluation(len(self.levels) - 1, level, own, answer))
         return denoised
 
     @property
@@ -70,10 +91,12 @@ class Asked:
     def _level(self, s: Any) -> Level:
         return s if isinstance(s, Level) else self.grid.at(float(s))
 
-    def _timed(self, x: torch.Tensor, level: Any, denoiser: DenoiserLike) -> torch.Tensor:
+    def _timed(
+        self, x: torch.Tensor, level: Any, denoiser: DenoiserLike, said: Mapping[str, Any] = NOTHING
+    ) -> torch.Tensor:
         start = time.perf_counter()
         with counting(x, level) as count:
-            denoised = denoiser(x, level)
+            denoised = denoiser(x, level, **said)
         self.seconds += time.perf_counter() - start
         if count.rows == 0 and not getattr(denoiser, "may_skip", False):  # a denoiser that is no network of ours: one pass
             record(len(x))
@@ -82,6 +105,8 @@ class Asked:
         self.rows += count.rows
         self.passes += count.passes
         self.products += count.products
+        name = said.get("of") or MODEL
+        self.rows_of[name] = self.rows_of.get(name, 0) + count.rows
         return denoised
 
     def _a_row_each(self, x: torch.Tensor, levels: list[Level]) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +37,7 @@ class Result(NamedTuple):
             Of a token model see `solverkit.tokens.sampling`.
         seconds_plan: The part that was spent on planning: tracing, fitting a budget, whatever a sampler searches first.
         passes: Calls of the network, whatever their batch.
+        nfe_of: NFE of each model that was asked, by name; the run's own is "model".
         nonfinite: With on_nonfinite="mark": the samples whose prediction was NaN or inf; they are NaN in x.
         asked: Evaluations that the sampler asked for, a sample; `nfe` differs where a denoiser answers from memory or calls
             its network twice.
@@ -53,6 +56,7 @@ class Result(NamedTuple):
     nonfinite: tuple[int, ...] = ()
     asked: float = 0.0
     products: int = 0
+    nfe_of: Mapping[str, float] = MappingProxyType({})
 
     def __repr__(self) -> str:
         parts = [f"x={tuple(self.x.shape)} {str(self.x.dtype).removeprefix('torch.')}", f"nfe={self.nfe:g}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -14,6 +14,8 @@ from ..errors import NonFiniteError, OptionError, TraceError
 from ..grid.grid import Grid
 from ..model.counting import reporting
 from ..model.denoiser import DenoiserLike, Prior
+from ..model.several import with_models
+from ..model.towards import shift_of
 from ..plan.clock import clocked, planning
 from ..plan.plan import advance, begin
 from ..plan.trace import trace
@@ -62,6 +64,7 @@ def sample(
     on_nonfinite: Nonfinite = "raise",
     prior: Prior | None = None,
     grad: bool = False,
+    models: Mapping[str, DenoiserLike] | None = None,
     **options: Any,
 ) -> Result:
     """Sample a pretrained network.
@@ -93,6 +96,8 @@ def sample(
             `Result.nonfinite`) and go on with the others.
         prior: A source that is not Gaussian, as a function of unit normal noise (B, ...) -> x; deterministic samplers only.
         grad: Keep gradients, of x and of the network's parameters. They cost the memory of all evaluations.
+        models: Other models that the sampler asks beside the denoiser, by name: {"weak": other}. The names are the
+            sampler's to say; evaluations are counted for each (`Result.nfe_of`).
         options: Options of the sampler.
 
     Raises:
@@ -107,6 +112,7 @@ def sample(
         )  # fmt: skip
     began = time.perf_counter()
     with clocked() as clock, reporting() as said:
+        denoiser = denoiser if models is None else with_models(denoiser, **models)
         card = _card(denoiser, sampler, options, callback, constrain)
         start = Start(denoiser, num_samples, shape, x, seed, device, dtype, prior, grad)
         with planning():
@@ -117,7 +123,7 @@ def sample(
         kept = Trajectory(start, batches) if return_trajectory else None
         with torch.set_grad_enabled(grad), ExitStack() as stack:
             tick = _progress(stack, card, run_grid, options, len(batches)) if progress else None
-            parts, models = [], []
+            parts, asked = [], []
             for a, b in batches:
                 report = _reporter(kept, tick, callback)
                 part = denoiser if (a, b) == (0, len(start.noise.seeds)) else _rows(denoiser, a, b, len(start.noise.seeds))
@@ -126,15 +132,16 @@ def sample(
                 if kept is not None:
                     kept.close(out, card.name)
                 parts.append(out)
-                models.append(model)
+                asked.append(model)
     out = parts[0] if len(parts) == 1 else torch.cat(parts)
-    nonfinite = _checked(card, out, parts, models, run_grid)
-    rows, passes = sum(model.rows for model in models), sum(model.passes for model in models)
+    nonfinite = _checked(card, out, parts, asked, run_grid)
+    rows, passes = sum(model.rows for model in asked), sum(model.passes for model in asked)
     return Result(
-        out, rows / len(out), tuple(models[0].levels), None if kept is None else kept.states,
-        time.perf_counter() - began, sum(model.seconds for model in models),
+        out, rows / len(out), tuple(asked[0].levels), None if kept is None else kept.states,
+        time.perf_counter() - began, sum(model.seconds for model in asked),
         {name: _said(values) for name, values in said.items()}, clock.seconds, passes, nonfinite,
-        sum(model.asked for model in models) / len(out), sum(model.products for model in models),
+        sum(model.asked for model in asked) / len(out), sum(model.products for model in asked),
+        {name: sum(model.rows_of.get(name, 0) for model in asked) / len(out) for name in asked[0].rows_of},
     )  # fmt: skip
 
 
@@ -202,6 +209,9 @@ def _run(
     """Samples a .. b - 1 at the end of the run, in the model's own coordinates."""
     grid = model.grid
     state, draw = start.rows(grid[0], a, b)
+    shift = shift_of(model.denoiser)
+    if shift is not None and start.x is not None:
+        state = state - shift.to(state)
     state = state / grid[0].scale
     if constrain is None:
         state = card.fn(model, state, grid, Noise(draw), **options)
@@ -209,7 +219,8 @@ def _run(
         state = _push(card, model, state, draw, constrain, options, (a, b, start.shape[0]))
     if not isinstance(state, torch.Tensor):
         raise OptionError(f"{card.name!r} returned {type(state).__name__}, expected the final state.")
-    return state * grid[-1].scale
+    own = state * grid[-1].scale
+    return own if shift is None else own + shift.to(own)
 
 
 def _push(
@@ -221,13 +232,13 @@ def _push(
     plan = trace(card, model.grid, **options)
     edits = Noise(lambda ordinal, s, t: draw(CONSTRAINT + ordinal, s, t))
     x, state = begin(plan, x, draw)
-    for level, boundary in zip(plan.levels, plan.boundary):
+    for j, (level, boundary) in enumerate(zip(plan.levels, plan.boundary)):
         if boundary:
             edited = constrain(x, level, edits)
             if not isinstance(edited, torch.Tensor) or edited.shape != x.shape:
                 raise OptionError(f"constrain must return the edited state of shape {tuple(x.shape)}.")
             x = edited.to(x.dtype)
-        x, state = advance(plan, state, x, model(x, level), draw)
+        x, state = advance(plan, state, x, plan.ask(j, model, x), draw)
     finish = getattr(constrain, "finish", None)
     return finish(x) if finish is not None and plan.grid[-1] == 0 else x
 
