@@ -1,8 +1,8 @@
 """What a command asks of a run, as one digest of everything that the keys of its cells are made from.
 
 It is read off files alone: the suite, every line of solverkit and its plugins, the files of the networks and of the data,
-the versions and sources of other libraries. A run keeps the keys of each request, so that the same command on the same files
-finds its rows without building a network or tracing a plan; where anything differs, it does both.
+the versions and sources of other libraries. A run keeps the keys of each request, so that the same command on the same
+files finds its rows without building a network or tracing a plan; where anything differs, it does both.
 """
 
 from __future__ import annotations

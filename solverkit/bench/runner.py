@@ -117,7 +117,7 @@ def check_suite(suite: Suite, cells: list[Cell]) -> None:
             check_peer(cell.sampler, cell.options)
             continue
         card = find_sampler(cell.sampler, suite.given)
-        card.check(cell.options, partial=card.prepare is not None)
+        card.check(cell.options, partial=getattr(card, "prepare", None) is not None)
         if cell.grid is not None:
             parse_grid(cell.grid)
     for sampler in suite.options:
