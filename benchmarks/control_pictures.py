@@ -146,9 +146,9 @@ def draw(made: list[Group]) -> None:
             axis.imshow(picture[0].detach().clamp(-1, 1), cmap="gray", vmin=-1, vmax=1)
             axis.set_axis_off()
     caption = (
-        "Bold: what is known; below it, runs of the bundled mnist (no class) that know it, from the noise of seed 3:\n"
-        "ddpm with 60 network evaluations where nothing else is said. Six samples, none chosen, failures as they came. Black is -1,\n"
-        "white 1; what is unknown is black."
+        "Bold: what is known; below it, runs of the bundled mnist (no class) that know it, from the noise of seed 3: "
+        "ddpm\nwith 60 network evaluations where nothing else is said. Six samples, none chosen, failures as they came. "
+        "Black is -1,\nwhite 1; what is unknown is black."
     )
     figure.text(0.008, 0.06 / total, caption, fontsize=8, color="#555555", va="bottom")
     figure.savefig(OUT, dpi=110)

@@ -1,7 +1,8 @@
 """`fid` and `fd-dinov2`: Fréchet distances in the features of published networks, by torch-fidelity (`solverkit[fid]`).
 
-torch-fidelity loads the networks (and downloads their weights once; DINOv2 by torch.hub, with the code of its repository) and
-takes images as bytes; the distance is `frechet.frechet_distance`. Published figures are of 50,000 samples: fewer give larger ones, so compare at equal numbers.
+torch-fidelity loads the networks (and downloads their weights once; DINOv2 by torch.hub, with the code of its repository)
+and takes images as bytes; the distance is `frechet.frechet_distance`. Published figures are of 50,000 samples: fewer give
+larger ones, so compare at equal numbers.
 """
 
 from __future__ import annotations

@@ -97,7 +97,10 @@ def bench(
         from ..bench.outcome import make_block
         from ..bench.runner import run_suite
         from ..bench.suite_file import load_suite
+        from ..files.arrays import read_array
 
+        if data is not None:
+            read_array(data)  # a corrupt file is told before anything is computed
         if suite == TOKENS:
             plan = token_plan(
                 {"--grid": grids, "--set": pairs, "--label": label is not None, "--dtype": dtype, "--data": data,
@@ -109,7 +112,7 @@ def bench(
             try:
                 plan = load_suite(suite)
             except BenchError as error:  # the user named something that is no suite
-                raise OptionError(f"--suite: {error}") from None
+                raise OptionError(f"--suite: {error} Decoders of tokens: --suite {TOKENS}.") from None
             plan = plan.override(_split(models), _split(samplers), _split(grids), _budgets(budgets), num_samples, seed)
             plan = _with_options(plan, pairs)
             plan = _on_machine(plan, label, device, dtype, batch)
@@ -160,14 +163,28 @@ def _kept(
 
 
 def _judged(suite: Suite, metrics: list[str], data: Path | None, caches: list[str]) -> Suite:
-    """The suite with other metrics, data and caching rules."""
+    """The suite with other metrics, data and caching rules.
+
+    Raises:
+        OptionError: a metric that was asked for needs more samples than any cell has.
+    """
     if metrics:
         suite = replace(suite, metrics=tuple(metrics))
+        _require_samples(suite)
     if caches:
         suite = replace(suite, caches=tuple(caches))
     if data is not None:
         suite = replace(suite, models=tuple(replace(entry, data=str(data)) for entry in suite.models))
     return suite
+
+
+def _require_samples(suite: Suite) -> None:
+    from ..registry.catalogue import metrics as cards
+
+    most = max((entry.num_samples for entry in suite.models), default=0)
+    for name in suite.metrics:
+        if name in cards() and (least := cards()[name].min_samples) > most:
+            raise OptionError(f"--metric {name} needs at least {least} samples, and cells have {most}: -k {least}.")
 
 
 def _split(texts: list[str]) -> list[str]:
