@@ -118,8 +118,10 @@ def bench(
             plan = _on_machine(plan, label, device, dtype, batch)
             plan = _judged(plan, _split(metrics), data, _split(caches))
         rows, interrupted = [], False
+        where = open_engine(engine, plan.models)
+        stack.callback(getattr(where, "close", lambda: None))
         try:
-            make = make_with(open_engine(engine), timeout) or make_block
+            make = make_with(where, timeout) or make_block
             for row in run_suite(plan, out / DATABASE, watch, timeout=timeout, retry_failed=retry_failed, make=make):
                 rows.append(row)
         except KeyboardInterrupt:

@@ -143,7 +143,8 @@ def sample_shards(
     def tell(made: int, total: int) -> None:
         remark(f"{made} of {total} samples")
 
-    manifest = write_shards(cell, open_subject(entry), out, open_engine(engine), kind, tell=None if as_json else tell)
+    where = open_engine(engine, [entry])
+    manifest = write_shards(cell, open_subject(entry), out, where, kind, tell=None if as_json else tell)
     if as_json:
         return print_json(manifest)
     print(f"{num_samples} samples, {manifest['nfe']:g} evaluations each\n{out / MANIFEST}")
