@@ -104,7 +104,7 @@ def _draw_panel(axis: Any, panel: Panel, look: dict[str, Style]) -> dict[str, An
         axis.set_yscale("log")
         label_values(axis, min(values), max(values))
     axis.set_xscale("log")
-    ticks = _ticks(panel)
+    ticks = ticks_of(panel)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     if len(panel.budgets) == 1:
@@ -132,7 +132,7 @@ def _draw_line(axis: Any, points: list[Point], style: Style, logarithmic: bool) 
     return handle
 
 
-def _ticks(panel: Panel) -> list[float]:
+def ticks_of(panel: Panel) -> list[float]:
     """The budgets, and what was counted beyond them (a cache evaluates less than it is asked)."""
     counted = {round(point.nfe) for line in panel.points.values() for point in line.values()}
     low, high = min(panel.budgets, default=0), max(panel.budgets, default=0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..colours import Style, styles
-from ..figure import METRIC_LABELS, caption_of
+from ..figure import METRIC_LABELS, caption_of, ticks_of
 from ..panel import PEER_MARK, Panel
 from ..points import Point, loss
 
@@ -28,8 +28,8 @@ def error_plot(panel: Panel, name: str) -> Plot:
             plot["traces"].append(_trace(sampler, points, [point.nfe for point in points], look[sampler]))
     plot["traces"].append(_front(panel))
     plot["xaxis"] = {
-        "type": "log", "title": {"text": "network evaluations (counted)"}, "tickvals": list(panel.budgets),
-        "ticktext": [str(budget) for budget in panel.budgets],
+        "type": "log", "title": {"text": "network evaluations (counted)"}, "tickvals": ticks_of(panel),
+        "ticktext": [f"{tick:g}" for tick in ticks_of(panel)],
     }  # fmt: skip
     return plot
 
