@@ -12,10 +12,14 @@ import torch
 
 import solverkit as sk
 from solverkit.bench.colours import styles
+from solverkit.bench.figure import hidden
 from solverkit.bench.page.page import command_of, write_page
 from solverkit.bench.page.plans import weights_of
 from solverkit.bench.page.sheets import address, as_strip
+from solverkit.bench.panel import make_panels
 from solverkit.bench.run_store import encoded
+from solverkit.bench.runner import run_suite
+from solverkit.bench.suite import ExtraCells, ModelEntry, Suite
 from solverkit.cli import main
 from solverkit.errors import OptionError
 
@@ -148,3 +152,12 @@ def test_no_two_samplers_of_a_figure_share_a_colour():
     settings = styles(["remdm", "remdm (rule=conf)", "remdm (rule=loop)"])
     assert len({style.colour for style in settings.values()}) == 1
     assert len({(style.dash, style.marker) for style in settings.values()}) == 3
+
+
+def test_a_line_under_another_is_told_where_it_was_counted():
+    suite = Suite(
+        models=(ModelEntry("mixture", 4, "flow", reference_steps=8),), samplers=("euler", "heun"), nfe=(4, 8),
+        caches=("none", "frozen:every=2"), extra=(ExtraCells("mixture", "euler", nfe=(2,)),), metrics=("ode_error",),
+    )  # fmt: skip
+    (panel,) = make_panels(list(run_suite(suite)))
+    assert hidden(panel) == [("euler", "euler (frozen:every=2)")]

@@ -71,19 +71,25 @@ def caption_of(panels: list[Panel]) -> str:
 
 
 def hidden(panel: Panel) -> list[tuple[str, str]]:
-    """(a, b) of the lines that cannot be told from another: b is drawn after a, over it."""
+    """(a, b) of the lines that cannot be told from another where both are: b is drawn after a, over it.
+
+    Lines are compared where they were counted, not where they were asked: a cache evaluates less than its budget.
+    """
     found, names = [], [name for name, line in panel.points.items() if line]
+    counted = {name: {round(p.nfe, 2): p.value for p in panel.points[name].values()} for name in names}
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            mine, other = panel.points[a], panel.points[b]
-            if mine.keys() == other.keys() and all(_near(mine[n], other[n]) for n in mine):
+            mine, other = counted[a], counted[b]
+            shared = mine.keys() & other.keys()
+            whole = len(shared) == min(len(mine), len(other)) and (len(shared) > 1 or len(mine) == len(other))
+            if whole and all(_near(mine[n], other[n]) for n in shared):
                 found.append((a, b))
                 break
     return found
 
 
-def _near(a: Point, b: Point) -> bool:
-    return a.nfe == b.nfe and abs(a.value - b.value) <= SAME * max(abs(a.value), abs(b.value))
+def _near(a: float, b: float) -> bool:
+    return abs(a - b) <= SAME * max(abs(a), abs(b))
 
 
 def _absent(panel: Panel) -> list[str]:
