@@ -13,9 +13,10 @@ from table_lml import DIMENSIONS, GRID, kind
 
 ROOT = Path(__file__).parents[1]
 LOW, HIGH = 0.4, 4.0
+# settings of one sampler: shades of its colour in every figure, markers that differ, the released one dashed
 STYLES = {
-    "kappa = 0": ("#000000", "-", ""), "released, float32": ("#D55E00", "--", "s"), "c = 0.1": ("#56B4E9", "-", "o"),
-    "c = 0.25": ("#009E73", "-", "^"), "c = 0.5": ("#E69F00", "-", "D"), "c = 1": ("#CC79A7", "-", "v"),
+    "kappa = 0": ("#000000", "-", ""), "released, float32": ("#6F6F6F", "--", "s"), "c = 0.1": ("#E3B98F", "-", "o"),
+    "c = 0.25": ("#C98545", "-", "^"), "c = 0.5": ("#A05A2C", "-", "D"), "c = 1": ("#53290E", "-", "v"),
 }  # fmt: skip
 
 

@@ -94,7 +94,7 @@ STEPS = (
     Step("round-trip", 120, (script("round_trip.py", "--data", "{data}"),)),
     Step("busy-core", 150, (script("busy_core.py"),)),
     Step("control-pictures", 300, (script("control_pictures.py", "--data", "{data}"),)),
-    Step("lm-langevin-mnist", 360, (script("lm_langevin.py", "mnist"),)),
+    Step("lm-langevin-mnist", 360, (script("lm_langevin.py", "mnist"), script("lm_langevin.py", "picture"))),
     Step("lml", 420, (bench("lml.jsonl", "lml"), script("lml_plot.py"))),
     Step("default", 600, (
         bench("default-seed0.jsonl"),

@@ -31,7 +31,7 @@ def errors(model: str, results: Path) -> str:
 
     def cell(name: str, budget: int) -> str:
         point = panel.points[name].get(budget)
-        return "" if point is None else f"{_figure(point, name, leading[budget])} {point.row['grid']}"
+        return "" if point is None else f"{figure(point, name, leading[budget])} {point.row['grid']}"
 
     return table(
         ["sampler", *(f"NFE {budget}" for budget in panel.budgets)],
@@ -39,7 +39,7 @@ def errors(model: str, results: Path) -> str:
     )
 
 
-def _figure(point: Point, name: str, leading: set[str]) -> str:
+def figure(point: Point, name: str, leading: set[str]) -> str:
     shown = f"**{number(point.value)}**" if name in leading else number(point.value)
     shown = (TIE if name in leading and len(leading) > 1 else "") + shown
     return shown + ("" if point.interval is None else f" ({interval(point.interval)})")
@@ -51,7 +51,7 @@ def readme(results: Path) -> str:
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel.points))
 
     def cell(model: str, name: str) -> str:
-        return _figure(panels[model].points[name][SHORT], name, panels[model].leading(SHORT))
+        return figure(panels[model].points[name][SHORT], name, panels[model].leading(SHORT))
 
     return table(
         [f"NFE {SHORT}", *(f"`{model}`" for model in MODELS)],

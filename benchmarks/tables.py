@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import table_caching
 import table_lml
 import table_score
 import table_suite
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
-    **table_tune.TABLES,
+    **table_tune.TABLES, **table_caching.TABLES,
 }  # fmt: skip
 
 

@@ -107,3 +107,34 @@ def test_metrics_say_what_they_are(cli):
     assert cards["precision"]["lower_is_better"] is False and cards["nll"]["to_floor"]
     assert cards["kid"]["min_samples"] == 100
     assert all(card["unit"] for card in cards.values() if card["plugin"] == "bench")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--metric", "fd"), 2, "--metric fd needs at least 500 samples, and cells have 8: -k 500."),
+        (("--metric", "energy", "-k", "16", "--data", "bad.npy"), 1, "cannot read bad.npy"),
+        (("--suite", "tokns"), 2, "tokens"),
+        (("--metric", "mode_kl", "-k", "100"), 1, "None of its metrics says anything of these models"),
+    ],
+    ids=["too few samples", "corrupt data", "no suite", "no metric"],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_told_with_its_reason(cli, tmp_path, arguments, code, words):
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    told = cli(*BENCH, *arguments)
+    assert told[0] == code and words in told[2] and "Traceback" not in told[2]
+
+
+def test_a_report_says_which_metric_needs_more_samples(cli, tmp_path):
+    cli(*BENCH, "-n", "5", "--metric", "energy", "-k", "16")
+    rows = [{**row, "energy": None, "num_samples": 8} for row in read(tmp_path / "solverkit-bench")]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = cli("report", "few.jsonl")
+    assert code == 1 and "8 samples" in err and "energy at least 16" in err
+
+
+def test_shards_have_a_folder_of_their_own(cli, tmp_path):
+    code, _, _ = cli("sample", "gaussian", "-s", "euler", "-n", "5", "-k", "4", "--engine", "local")
+    assert code == 0 and (tmp_path / "samples" / "manifest.json").exists()
+    code, _, err = cli("sample", "markov", "-s", "ancestral", "-n", "5", "--engine", "local")
+    assert code == 2 and "leave it out" in err

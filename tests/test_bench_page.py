@@ -11,10 +11,15 @@ import pytest
 import torch
 
 import solverkit as sk
+from solverkit.bench.colours import styles
+from solverkit.bench.figure import hidden
 from solverkit.bench.page.page import command_of, write_page
 from solverkit.bench.page.plans import weights_of
 from solverkit.bench.page.sheets import address, as_strip
+from solverkit.bench.panel import make_panels
 from solverkit.bench.run_store import encoded
+from solverkit.bench.runner import run_suite
+from solverkit.bench.suite import ExtraCells, ModelEntry, Suite
 from solverkit.cli import main
 from solverkit.errors import OptionError
 
@@ -136,3 +141,24 @@ def test_without_plotly_the_page_says_what_to_install(run, monkeypatch, tmp_path
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(OptionError, match=r"solverkit\[report\]"):
         write_page(sk.bench.store.read(run), tmp_path / "x.html")
+
+
+def test_no_two_samplers_of_a_figure_share_a_colour():
+    of_tokens = [name for name, card in sk.decoders().items() if card.process == "absorbing"]
+    solvers = ["euler", "heun", "unipc", "deis", *(f"stranger-{i}" for i in range(6))]
+    for names in (of_tokens, solvers, ["diffusers:A†", "diffusers:B†", "diffusers:C†"]):
+        look = styles(names)
+        assert len({style.colour for style in look.values()}) == len(names)
+    settings = styles(["remdm", "remdm (rule=conf)", "remdm (rule=loop)"])
+    assert len({style.colour for style in settings.values()}) == 1
+    assert len({(style.dash, style.marker) for style in settings.values()}) == 3
+
+
+def test_a_line_under_another_is_told_where_it_was_counted():
+    suite = Suite(
+        models=(ModelEntry("mixture", 4, "flow", reference_steps=8),), samplers=("euler", "heun"), nfe=(4, 8),
+        caches=("none", "frozen:every=2"), extra=(ExtraCells("mixture", "euler", nfe=(2,)),), metrics=("ode_error",),
+    )  # fmt: skip
+    (panel,) = make_panels(list(run_suite(suite)))
+    frozen = "euler (frozen:every=2)"
+    assert hidden(panel) == [("euler", frozen), (frozen, "heun (frozen:every=2)")]  # Heun's second half is frozen away

@@ -209,27 +209,6 @@ def test_likelihood_of_text(cli, folder, tmp_path):
     assert code == 2 and "elbo" in err
 
 
-def test_bench_of_decoders(cli, tmp_path):
-    asked = ("-m", "markov,markov-uniform", "-s", "ancestral,posterior,first-hitting", "-n", "4,8", "-k", "12")
-    code, out, _ = cli("bench", "--suite", "tokens", *asked, "--out", str(tmp_path / "b"))
-    assert code == 0, out
-    rows = [json.loads(line) for line in (tmp_path / "b" / "results.jsonl").read_text().splitlines()]
-    done = [(r["model"], r["decoder"], r["budget"]) for r in rows if r.get("status") == "ok"]
-    assert done == [
-        ("markov", "ancestral", 4), ("markov", "ancestral", 8), ("markov", "first-hitting", None),
-        ("markov-uniform", "posterior", 4), ("markov-uniform", "posterior", 8),
-    ]  # fmt: skip
-    exact = [r for r in rows if r["decoder"] == "exact samples"]
-    assert len(exact) == 2 and all(r["bigram_tv"] < 0.2 for r in exact)
-    assert all(0 < r["rows"] <= r["rows_asked"] for r in rows if r.get("status") == "ok")
-    assert next(r for r in rows if r["decoder"] == "first-hitting")["rows"] == 64
-    assert (tmp_path / "b" / "report.png").stat().st_size > 10000 and "first-hitting" in out
-    code, _, err = cli("bench", "--suite", "tokens", "-m", "mnist")
-    assert code == 2 and "markov" in err
-    code, _, err = cli("bench", "--suite", "tokens", "-g", "karras")
-    assert code == 2 and "--grid" in err
-
-
 def test_a_judge_knows_real_text_from_noise_and_from_repetition():
     from solverkit.files.network import NETWORKS
     from solverkit.tokens.judge import Judge, sequence_entropy

@@ -64,7 +64,8 @@ def run_cell(
     except Exception as error:  # one broken cell must not cost the others
         kind = "" if isinstance(error, SolverKitError) else f"{type(error).__name__}: "
         row["status"] = "failed: " + " ".join(f"{kind}{error}".split())[:500]
-    return row, None if x is None or row["status"] != "ok" else x[:SHOWN].clone()
+    shown = x is not None and row["status"] == "ok" and x.is_floating_point()  # ids are no picture
+    return row, x[:SHOWN].clone() if shown and x is not None else None
 
 
 def _empty(cell: Cell, subject: Subject, wanted: Sequence[str]) -> Row:

@@ -6,7 +6,7 @@ Okabe and Ito's colours come first: most kinds of colour blindness tell them apa
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from .panel import PEER_MARK
@@ -16,6 +16,12 @@ KNOWN = {
     "unipc": ("#E69F00", "v"), "deis": ("#56B4E9", "P"), "ipndm": ("#7F3C8D", "*"), "teleport": ("#B2182B", "X"),
     "gaussian-exponential": ("#80BA5A", "h"), "lml": ("#A05A2C", "<"), "pc": ("#3B528B", ">"), "tuned": ("#117733", "p"),
     "auto": ("#AA3377", "H"), "ddpm": ("#999933", "d"),
+    # decoders of tokens, which never stand beside solvers
+    "ancestral": ("#56B4E9", "o"), "posterior": ("#7F3C8D", "s"), "first-hitting": ("#D55E00", "D"),
+    "choose-then-sample": ("#009E73", "^"), "sample-then-choose": ("#B2182B", "v"), "p2": ("#CC79A7", "P"),
+    "remdm": ("#E69F00", "*"), "threshold": ("#3B528B", "X"), "entropy-bounded": ("#000000", "h"),
+    "block-refinement": ("#A05A2C", "<"), "blocks": ("#999933", ">"), "theta-trapezoidal": ("#117733", "p"),
+    "gibbs": ("#AA3377", "H"), "tau": ("#8C8C8C", "d"), "dfm-corrector": ("#80BA5A", "<"),
 }  # fmt: skip
 PEERS = {
     "diffusers:DPMSolverMultistep": ("#000000", "D"), "diffusers:UniPCMultistep": ("#8C8C8C", "v"),
@@ -45,9 +51,13 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     """A style for each line of a figure."""
     made: dict[str, Style] = {}
     settings: dict[str, int] = {}
+    taken: dict[str, tuple[str, str]] = {}
     for name in names:
         base, peer = base_name(name), name.endswith(PEER_MARK)
-        colour, marker = KNOWN.get(base) or PEERS.get(base) or _by_name(base, peer)
+        if base not in taken:
+            used = {colour for colour, _ in taken.values()}
+            taken[base] = KNOWN.get(base) or PEERS.get(base) or _by_name(base, peer, used)
+        colour, marker = taken[base]
         place = settings[base] = settings.get(base, -1) + 1
         if place:
             marker = MARKERS[(MARKERS.index(marker) + place) % len(MARKERS)]
@@ -55,6 +65,8 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
     return made
 
 
-def _by_name(base: str, peer: bool) -> tuple[str, str]:
+def _by_name(base: str, peer: bool, used: Collection[str]) -> tuple[str, str]:
+    """By the name alone, but for a colour that another line of the figure has already, while there are others."""
     number, colours = zlib.crc32(base.encode()), OTHER_PEERS if peer else OTHERS
-    return colours[number % len(colours)], MARKERS[number // 8 % len(MARKERS)]
+    ordered = [colours[(number + i) % len(colours)] for i in range(len(colours))]
+    return next((c for c in ordered if c not in used), ordered[0]), MARKERS[number // 8 % len(MARKERS)]

@@ -1,4 +1,4 @@
-"""Where blocks of samples are made: in this process, or as tasks of Ray on a local or a given cluster (`solverkit[ray]`).
+"""Where blocks of samples are made: in this process, in one process a GPU (`devices`), or as tasks of Ray.
 
 A sample depends on its own seed alone and blocks end where batches end, so every engine makes the same samples: bit for
 bit on one kind of device with the same number of threads, which tasks take from the process that sends them. A task whose
@@ -12,8 +12,8 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -128,8 +128,25 @@ class Local:
             yield task, run_task(task)
 
 
-def open_engine(name: str) -> Ray | Local:
+class Engine(Protocol):
+    """Where tasks are made while others are prepared."""
+
+    def submit(self, task: Task) -> Any:
+        """Send a task."""
+
+    def result(self, sent: Any) -> Done:
+        """Wait for it."""
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Done]]:
+        """Make all tasks, and yield each when it is done."""
+
+
+def open_engine(name: str, models: Iterable[ModelEntry] = ()) -> Engine | Local:
     """An engine by name.
+
+    Args:
+        name: "local" or "ray".
+        models: Of the run: where all of them are on "cuda" and there are several GPUs, "local" has a process for each.
 
     Raises:
         UnknownNameError: no such engine.
@@ -137,7 +154,13 @@ def open_engine(name: str) -> Ray | Local:
     """
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
-    return Ray() if name == "ray" else Local()
+    if name == "ray":
+        return Ray()
+    from .devices import Devices, devices_of
+
+    entries = list(models)
+    devices = devices_of(entries) if entries else []
+    return Devices(devices) if len(devices) > 1 else Local()
 
 
 def tasks_of(
@@ -157,7 +180,7 @@ class Ahead:
         cells: How many cells are sent ahead of the one that is asked for.
     """
 
-    def __init__(self, engine: Ray, timeout: float | None = None, cells: int = 16) -> None:
+    def __init__(self, engine: Engine, timeout: float | None = None, cells: int = 16) -> None:
         self.engine, self.timeout, self.cells = engine, timeout, cells
         self.queue: deque[tuple[Cell, Subject]] = deque()
         self.sent: dict[int, list[Any]] = {}
@@ -184,9 +207,9 @@ def _made(done: Done) -> Outcome:
     return done
 
 
-def make_with(engine: Ray | Local, timeout: float | None = None) -> Callable[..., Outcome] | None:
+def make_with(engine: Engine | Local, timeout: float | None = None) -> Callable[..., Outcome] | None:
     """make(cell, subject, given) for `run_suite`; None for this process, which needs no blocks."""
-    return Ahead(engine, timeout) if isinstance(engine, Ray) else None
+    return None if isinstance(engine, Local) else Ahead(engine, timeout)
 
 
 def _with_options(cell: Cell, options: Mapping[str, Any]) -> Cell:

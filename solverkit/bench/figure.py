@@ -71,19 +71,25 @@ def caption_of(panels: list[Panel]) -> str:
 
 
 def hidden(panel: Panel) -> list[tuple[str, str]]:
-    """(a, b) of the lines that cannot be told from another: b is drawn after a, over it."""
+    """(a, b) of the lines that cannot be told from another where both are: b is drawn after a, over it.
+
+    Lines are compared where they were counted, not where they were asked: a cache evaluates less than its budget.
+    """
     found, names = [], [name for name, line in panel.points.items() if line]
+    counted = {name: {round(p.nfe, 2): p.value for p in panel.points[name].values()} for name in names}
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            mine, other = panel.points[a], panel.points[b]
-            if mine.keys() == other.keys() and all(_near(mine[n], other[n]) for n in mine):
+            mine, other = counted[a], counted[b]
+            shared = mine.keys() & other.keys()
+            whole = len(shared) == min(len(mine), len(other)) and (len(shared) > 1 or len(mine) == len(other))
+            if whole and all(_near(mine[n], other[n]) for n in shared):
                 found.append((a, b))
                 break
     return found
 
 
-def _near(a: Point, b: Point) -> bool:
-    return a.nfe == b.nfe and abs(a.value - b.value) <= SAME * max(abs(a.value), abs(b.value))
+def _near(a: float, b: float) -> bool:
+    return abs(a - b) <= SAME * max(abs(a), abs(b))
 
 
 def _absent(panel: Panel) -> list[str]:
@@ -104,7 +110,7 @@ def _draw_panel(axis: Any, panel: Panel, look: dict[str, Style]) -> dict[str, An
         axis.set_yscale("log")
         label_values(axis, min(values), max(values))
     axis.set_xscale("log")
-    ticks = _ticks(panel)
+    ticks = ticks_of(panel)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     if len(panel.budgets) == 1:
@@ -132,7 +138,7 @@ def _draw_line(axis: Any, points: list[Point], style: Style, logarithmic: bool) 
     return handle
 
 
-def _ticks(panel: Panel) -> list[float]:
+def ticks_of(panel: Panel) -> list[float]:
     """The budgets, and what was counted beyond them (a cache evaluates less than it is asked)."""
     counted = {round(point.nfe) for line in panel.points.values() for point in line.values()}
     low, high = min(panel.budgets, default=0), max(panel.budgets, default=0)

@@ -1,7 +1,8 @@
 """`fid` and `fd-dinov2`: Fréchet distances in the features of published networks, by torch-fidelity (`solverkit[fid]`).
 
-torch-fidelity loads the networks (and downloads their weights once) and takes images as bytes; the distance is
-`frechet.frechet_distance`. Published figures are of 50,000 samples: fewer give larger ones, so compare at equal numbers.
+torch-fidelity loads the networks (and downloads their weights once; DINOv2 by torch.hub, with the code of its repository)
+and takes images as bytes; the distance is `frechet.frechet_distance`. Published figures are of 50,000 samples: fewer give
+larger ones, so compare at equal numbers.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ def load_extractor(network: str, layer: str) -> Any:
         from torch_fidelity.utils import create_feature_extractor
     except ImportError as error:
         raise OptionError(f"this metric needs torch-fidelity ({error}): pip install 'solverkit[fid]'.") from None
+    except Exception as error:  # torchvision of another torch fails in ways of its own
+        raise OptionError(
+            f"torch-fidelity cannot be imported ({type(error).__name__}: {error}): install the torchvision that belongs to "
+            f"torch {torch.__version__}."
+        ) from None
     try:
         return create_feature_extractor(network, [layer], cuda=torch.cuda.is_available(), verbose=False)
     except Exception as error:  # a download that fails, in whatever way

@@ -64,7 +64,7 @@ def _code(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any]) -> str
     if is_peer(cell.sampler):
         return peer_digest(cell.sampler)
     card = find_sampler(cell.sampler, given)
-    if card.traceable:
+    if isinstance(card, SamplerCard) and card.traceable:
         try:
             return _plan(card, denoiser, grid, cell)
         except Exception:  # whatever it is, it happens again when the sampler runs, and is stored as that

@@ -198,7 +198,7 @@ def digits() -> tuple[DigitFeatures, tuple[torch.Tensor, torch.Tensor]]:
 
 @hookimpl
 def register_metrics(register: Callable[..., None]) -> None:
-    from . import inception, sets
+    from . import inception, sequences, sets
 
     distance, share = "distance in data units", "share of samples"
     register("ode_error", ode_error, statistic="rms", unit=distance,
@@ -213,3 +213,4 @@ def register_metrics(register: Callable[..., None]) -> None:
     register("mode_kl", mode_kl, unit="nats", min_samples=100)
     sets.register_metrics(register)
     inception.register_metrics(register)
+    sequences.register_metrics(register)

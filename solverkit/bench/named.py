@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LoadError, OptionError, nearest
-from ..registry.registry import SamplerCard, resolve
+from ..registry.registry import DecoderCard, SamplerCard, resolve
 from ..registry.spelled import FIRST, parse_options, with_names
 
 PEER, K_DIFFUSION = "diffusers:", "k-diffusion:"
@@ -48,7 +48,7 @@ def is_peer(sampler: str) -> bool:
 
 
 def find_sampler(name: str, given: Mapping[str, Any]) -> SamplerCard:
-    """The card of a sampler that is registered, given as an object, or stands in a file.
+    """The card of a sampler that is registered, given as an object (a decoder too), or stands in a file.
 
     Raises:
         UnknownNameError: no such sampler.
@@ -56,7 +56,8 @@ def find_sampler(name: str, given: Mapping[str, Any]) -> SamplerCard:
         LoadError: the file cannot be read or run.
     """
     if name in given:
-        return resolve(given[name])
+        card = given[name]
+        return card if isinstance(card, DecoderCard) else resolve(card)  # type: ignore[return-value]
     return resolve(function_in_file(name) if IN_FILE.fullmatch(name) else name)
 
 

@@ -1,4 +1,4 @@
-"""What a cell makes, and what it cost: all of its samples or a block of them, by our samplers or another library's.
+"""What a cell makes, and what it cost: all of its samples or a block, by our samplers, decoders, or another library's.
 
 Sample i depends on its own seed alone, and blocks end where batches end, so that blocks which were made by any number of
 workers are together what one process makes.
@@ -88,7 +88,7 @@ def make_block(
     if cell.cache != NO_CACHE:
         denoiser = cached(denoiser, cell.cache)
     grid, seeds = grid_of(cell, subject, given), sample_seeds(cell.seed, n)[start:stop]
-    make = _peer if is_peer(cell.sampler) else _own
+    make = _decoded if subject.of_tokens else _peer if is_peer(cell.sampler) else _own
     return make(cell, denoiser, grid, seeds, subject.batch_size, given)._replace(start=start)
 
 
@@ -131,6 +131,23 @@ def _own(
         made.x.cpu(), 0, made.nfe * len(seeds), made.asked * len(seeds), made.passes, made.products, work.seconds,
         made.seconds_model, made.seconds_plan, deterministic, work.blocks.share,
         {name: value if isinstance(value, str) else speakable(value) for name, value in made.reports.items()},
+    )  # fmt: skip
+
+
+def _decoded(
+    cell: Cell, model: Any, grid: str, seeds: list[int], batch_size: int, given: Mapping[str, Any]
+) -> Outcome:
+    card = find_sampler(cell.sampler, given)
+    # who sets its own pace gets a step for each token; the budget is the ceiling
+    nfe, steps = (None, model.length) if getattr(card, "own_pace", False) else (cell.nfe, None)
+    with watching(model) as work:
+        made = sample(
+            model, card, nfe, steps, num_samples=len(seeds), seed=seeds, grid=grid, batch_size=batch_size, **cell.options
+        )
+    reports = {name: value for name, value in made.reports.items() if isinstance(value, (float, str))}
+    return Outcome(
+        made.x.cpu(), 0, made.nfe * len(seeds), made.asked * len(seeds), made.passes, 0, work.seconds, made.seconds_model,
+        made.seconds_plan, False, work.blocks.share, reports,
     )  # fmt: skip
 
 

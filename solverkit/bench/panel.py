@@ -121,7 +121,7 @@ def make_panels(rows: Iterable[Row], metric: str | None = None) -> list[Panel]:
     kept = latest(rows)
     names = metric_names(kept)
     if metric is None and not names and any(row["status"] == "ok" for row in kept):
-        raise BenchError("no row has a metric to report.")
+        raise BenchError(f"no row has a metric to report. {_why_none(kept)}".strip())
     if metric is not None and metric not in names:
         raise UnknownNameError("metric of these rows", metric, names)
     shown = metric or (names[0] if names else "ode_error")
@@ -134,6 +134,17 @@ def make_panels(rows: Iterable[Row], metric: str | None = None) -> list[Panel]:
         _panel(_title(group, machines[where] if len(machines) > 1 else None), group, shown, names)
         for (_, _, _, where), group in groups.items()
     ]
+
+
+def _why_none(rows: Sequence[Row]) -> str:
+    """Which of the metrics that were asked for need more samples than there are."""
+    most = max(row["num_samples"] for row in rows)
+    columns = dict.fromkeys(key for row in rows for key in row)
+    cards = {name: card for name in columns if (card := card_of(name)) is not None}
+    needing = [f"{name} at least {card.min_samples}" for name, card in cards.items() if card.min_samples > most]
+    if not needing:
+        return "None of its metrics says anything of these models and samplers: --metric energy, or --data FILE."
+    return f"Cells have {most} samples, and {', '.join(needing)} are needed: -k."
 
 
 def _title(rows: Sequence[Row], machine: str | None) -> str:

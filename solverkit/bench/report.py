@@ -50,7 +50,7 @@ def _cell(panel: Panel, name: str, budget: int, leading: set[str]) -> Text:
     best, tie = name in leading, name in leading and len(leading) > 1
     text = Text((TIE if tie else "") + number(point.value), style="bold green" if best else "")
     if point.nfe != budget:
-        text.append(f" at {point.nfe:g}", style="dim")
+        text.append(f" at {point.nfe:.3g}", style="dim")
     if point.interval is not None:
         text.append(f"\n{interval(point.interval)}", style="dim")
     if beside := _beside(point, panel.metric):

@@ -4,6 +4,7 @@
     results  key, machine, row                one row of JSON a cell and machine
     pictures key, tensors                     a few samples of a cell, for the report
     claims   key, owner, process, boot, beat  which process works on a cell now
+    requests request, keys                    the cells of a command that was given before (`request`)
 
 Two processes may work on one run: each claims a cell before it computes it. A claim ends with its process (on the same
 computer at once, on another after `LEASE` seconds without a sign of life).
@@ -26,7 +27,7 @@ from ..errors import BenchError
 from .provenance import machine
 from .store import CELL_KEYS, Row
 
-VERSION = 1
+VERSION = 2
 LEASE, BEAT = 30.0, 5.0  # seconds
 WAIT = 60.0  # seconds that a transaction waits for those of other processes
 SCHEMA = """
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, tensors BLOB NOT NULL
 CREATE TABLE IF NOT EXISTS claims (
     key TEXT, machine TEXT, owner TEXT, process INTEGER, boot TEXT, beat REAL, PRIMARY KEY (key, machine)
 );
+CREATE TABLE IF NOT EXISTS requests (request TEXT PRIMARY KEY, keys TEXT NOT NULL);
 """
 
 
@@ -112,6 +114,18 @@ class RunStore:
             self._db.executemany(
                 "INSERT OR IGNORE INTO cells VALUES (?, ?)", [(key, first + i) for i, key in enumerate(keys)]
             )
+
+    def note(self, request: str, keys: Sequence[str]) -> None:
+        """Keep which cells a request is made of."""
+        with self._told("write"):
+            self._db.execute("INSERT OR REPLACE INTO requests VALUES (?, ?)", (request, json.dumps(list(keys))))
+
+    def recall(self, request: str) -> list[Row] | None:
+        """The rows of a request that was noted, measured on this machine; None where it was not, or one is missing."""
+        with self._told("read"):
+            found = self._db.execute("SELECT keys FROM requests WHERE request = ?", (request,)).fetchone()
+        rows = [] if found is None else [self.finished(key) for key in json.loads(found[0])]
+        return [row for row in rows if row is not None] if rows and all(row is not None for row in rows) else None
 
     def finished(self, key: str) -> Row | None:
         """The row of a cell that was measured on this machine."""

@@ -22,6 +22,7 @@ from .named import IN_FILE, find_sampler, is_peer
 from .outcome import Outcome, grid_of, make_block
 from .peers import check_peer
 from .reference import reference_cost
+from .request import request_digest
 from .run_store import RunStore, encoded
 from .store import DATABASE, LINES, Row, require_writable, write_lines
 from .subject import Subject, open_subject
@@ -67,24 +68,42 @@ def run_suite(
         LoadError: a model that cannot be loaded; raised, as what follows, when the first row is asked for.
     """
     cells = list(suite.cells())
-    check_suite(suite, cells)
     if path is None:
+        check_suite(suite, cells)
         return _Runner(suite, cells, None, watch, timeout, make).rows(retry_failed)
-    if path.suffix == Path(LINES).suffix:
-        require_writable(path)
-    return _stored(suite, cells, path, watch, timeout, make, retry_failed)
+    lines = path if path.suffix == Path(LINES).suffix else None
+    database = path if lines is None else path.with_suffix(Path(DATABASE).suffix)
+    request = request_digest(suite, cells)
+    if (rows := _finished(database, request, retry_failed)) is None:
+        check_suite(suite, cells)
+    if lines is not None:
+        require_writable(lines)
+    runner = _Runner(suite, cells, None, watch, timeout, make, request)
+    return _stored(runner, database, lines, retry_failed, rows)
+
+
+def _finished(database: Path, request: str | None, retry: bool) -> list[Row] | None:
+    """The rows of a request that was answered before, where nothing of it is to be measured: no model is then loaded."""
+    if request is None or not database.exists():
+        return None
+    with RunStore(database) as store:
+        rows = store.recall(request)
+    again = rows is None or any(
+        row["model_fingerprint"] is None or (retry and row["status"] != "ok") for row in rows
+    )
+    return None if again else rows
 
 
 def _stored(
-    suite: Suite, cells: list[Cell], path: Path, watch: Watch | None, timeout: float | None, make: Make, retry: bool
+    runner: _Runner, database: Path, lines: Path | None, retry: bool, rows: list[Row] | None
 ) -> Iterator[Row]:
-    lines = path if path.suffix == Path(LINES).suffix else None
-    with RunStore(path if lines is None else path.with_suffix(Path(DATABASE).suffix)) as store:
+    with RunStore(database) as store:
+        runner.store = store
         try:
-            yield from _Runner(suite, cells, store, watch, timeout, make).rows(retry)
+            yield from runner.rows(retry) if rows is None else rows
         finally:
-            if lines is not None and (rows := store.rows()):
-                write_lines(lines, rows)
+            if lines is not None and (kept := store.rows()):
+                write_lines(lines, kept)
 
 
 def check_suite(suite: Suite, cells: list[Cell]) -> None:
@@ -98,7 +117,7 @@ def check_suite(suite: Suite, cells: list[Cell]) -> None:
             check_peer(cell.sampler, cell.options)
             continue
         card = find_sampler(cell.sampler, suite.given)
-        card.check(cell.options, partial=card.prepare is not None)
+        card.check(cell.options, partial=getattr(card, "prepare", None) is not None)
         if cell.grid is not None:
             parse_grid(cell.grid)
     for sampler in suite.options:
@@ -111,9 +130,10 @@ class _Runner:
 
     def __init__(
         self, suite: Suite, cells: list[Cell], store: RunStore | None, watch: Watch | None, timeout: float | None,
-        make: Make,
+        make: Make, request: str | None = None,
     ) -> None:  # fmt: skip
         self.suite, self.cells, self.store, self.timeout, self.make = suite, cells, store, timeout, make
+        self.request = request
         self.say = watch or (lambda progress: None)
         self.wanted: Sequence[str] = list(suite.metrics) or list(DEFAULT)
         self.needs_reference = any(name.startswith(("ode_", "reference")) for name in self.wanted)
@@ -130,6 +150,8 @@ class _Runner:
         keyed = [(cell, self._key(cell)) for cell in self.cells]
         keyed = list({key: (cell, key) for cell, key in keyed}.values())  # two spellings of one cell are one row
         self.store.plan([key for _, key in keyed])
+        if self.request is not None:
+            self.store.note(self.request, [key for _, key in keyed])
         unknown = [key for cell, key in keyed if self.subjects[cell.model.name].fingerprint is None]
         stored = {key: self.store.finished(key) for _, key in keyed}
         failed = [key for key, row in stored.items() if row is not None and row["status"] != "ok" and retry_failed]

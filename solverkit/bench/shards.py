@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from ..errors import BenchError, LoadError, OptionError
-from .engine import Done, Local, Ray, tasks_of
+from .engine import Done, Engine, Local, tasks_of
 from .key import cell_key
 from .outcome import Outcome, grid_of
 from .page.sheets import as_pixels
@@ -30,7 +30,7 @@ FORMATS = ("safetensors", "png")
 
 
 def write_shards(
-    cell: Cell, subject: Subject, folder: Path, engine: Ray | Local, kind: str = "safetensors",
+    cell: Cell, subject: Subject, folder: Path, engine: Engine | Local, kind: str = "safetensors",
     given: Mapping[str, Any] | None = None, batches: int = 1, tell: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Make the samples of a cell that are not in the folder yet.

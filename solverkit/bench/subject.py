@@ -45,6 +45,11 @@ class Subject:
     _real: dict[tuple[int, int], Real | None] = field(default_factory=dict)
 
     @property
+    def of_tokens(self) -> bool:
+        """Whether its samples are ids, made by a decoder."""
+        return callable(getattr(self.denoiser, "sampled_by", None))
+
+    @property
     def batch_size(self) -> int:
         """Samples that are run at once."""
         if self.entry.batch_size is not None:
@@ -114,7 +119,13 @@ class Subject:
 
     def warm_up(self) -> None:
         """Time one evaluation: no cell pays for the first one, which allocates and starts threads."""
-        self.seconds = _time_one(self.denoiser, min(self.batch_size, self.entry.num_samples))
+        batch, shape = min(self.batch_size, self.entry.num_samples), self.denoiser.shape
+        if self.of_tokens:
+            free = 0 if self.denoiser.mask is None else self.denoiser.mask
+            self.seconds = _time_one(self.denoiser, torch.full((batch, *shape), free, device=self.denoiser.device), 1.0)
+            return
+        x = torch.zeros(batch, *shape, device=getattr(self.denoiser, "device", "cpu"))
+        self.seconds = _time_one(self.denoiser, x, self.denoiser.schedule.level(1.0))
 
     def _key(self, seed: int) -> str | None:
         return reference_key(self.fingerprint, seed, self.entry.reference_steps)
@@ -136,7 +147,8 @@ def open_subject(entry: ModelEntry, given: Mapping[str, Any] | None = None) -> S
         denoiser = function_in_file(entry.name)(**entry.options)
     else:
         denoiser = load(entry.name, **entry.options)
-    if not hasattr(denoiser, "schedule") or not callable(denoiser):
+    tokens = callable(getattr(denoiser, "sampled_by", None))
+    if not callable(denoiser) or not (tokens or hasattr(denoiser, "schedule")):
         raise OptionError(f"{entry.name!r} made a {type(denoiser).__name__}; expected a denoiser (sk.wrap, sk.load).")
     if getattr(denoiser, "shape", None) is None:
         raise OptionError(
@@ -145,10 +157,8 @@ def open_subject(entry: ModelEntry, given: Mapping[str, Any] | None = None) -> S
     return Subject(entry, denoiser, try_fingerprint(denoiser))
 
 
-def _time_one(denoiser: Any, batch: int) -> float:
+def _time_one(denoiser: Any, x: torch.Tensor, level: Any) -> float:
     """Seconds of one evaluation, the second of two."""
-    level = denoiser.schedule.level(1.0)
-    x = torch.zeros(batch, *denoiser.shape, device=getattr(denoiser, "device", "cpu"))
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()

@@ -135,6 +135,20 @@ def run(
         yield {**row, "status": "ok", **counts, **quality(one, result.x)}
 
 
+def front_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a run as `write_front` takes them, what real data score first."""
+    made: list[dict[str, Any]] = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model and row["status"] == "ok"]
+        metrics = _metrics(model)
+        floors = next((row["floors"] for row in mine if all(name in row["floors"] for name in metrics)), None)
+        if floors is not None:
+            real = {name: floors[name] for name in metrics}
+            made.append({"model": model, "decoder": mine[0]["against"][metrics[0]], **real})
+        made += [{**row, "decoder": row["sampler"], "rows": row["nfe"]} for row in mine]
+    return made
+
+
 def label(row: dict[str, Any]) -> str:
     """A decoder with the options that tell it from itself; paced ones are one line whatever their pace."""
     options = {} if row["decoder"] in PACED else row["options"]

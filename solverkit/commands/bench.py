@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from .console import print_json, read_value, remark, settings, split_settings
 from .destination import require_folder, require_readable, require_writable
 from .report import DATABASE, FIGURE, LINES, show_rows
 from .run_progress import progress_of_run
-from .token_bench import bench_tokens
+from .token_bench import show_front, token_plan
 from .waiting import use_threads
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ JSON = typer.Option(False, "--json", help="Print the rows as JSON.")
 CSV = typer.Option(None, "--csv", help="Write the rows here, too.")
 PARQUET = typer.Option(None, "--parquet", help="Write the rows here, too (solverkit[parquet]).")
 ENGINES = ("local", "ray")
+TOKENS = "tokens"
 
 
 def bench(
@@ -81,13 +83,6 @@ def bench(
     for path in (out / DATABASE, out / LINES, out / FIGURE, csv, parquet):
         if path is not None:
             require_writable(path)
-    if suite == "tokens":
-        return bench_tokens(
-            _split(models), _split(samplers), _budgets(budgets), num_samples, seed, (device, batch, threads),
-            {"--grid": grids, "--set": pairs, "--label": label is not None, "--dtype": dtype, "--csv": csv,
-             "--parquet": parquet, "--engine": engine != "local"},
-            out / LINES, out / FIGURE, as_json,
-        )  # fmt: skip
     if Path(suite).suffix == ".toml":
         require_readable(Path(suite), folder=False)
     if data is not None:
@@ -102,18 +97,31 @@ def bench(
         from ..bench.outcome import make_block
         from ..bench.runner import run_suite
         from ..bench.suite_file import load_suite
+        from ..files.arrays import read_array
 
-        try:
-            plan = load_suite(suite)
-        except BenchError as error:  # the user named something that is no suite
-            raise OptionError(f"--suite: {error}") from None
-        plan = plan.override(_split(models), _split(samplers), _split(grids), _budgets(budgets), num_samples, seed)
-        plan = _with_options(plan, pairs)
-        plan = _on_machine(plan, label, device, dtype, batch)
-        plan = _judged(plan, _split(metrics), data, _split(caches))
+        if data is not None:
+            read_array(data)  # a corrupt file is told before anything is computed
+        if suite == TOKENS:
+            plan = token_plan(
+                {"--grid": grids, "--set": pairs, "--label": label is not None, "--dtype": dtype, "--data": data,
+                 "--cache": caches},
+                models=_split(models), decoders=_split(samplers), budgets=_budgets(budgets), num_samples=num_samples,
+                seed=seed, batch_size=batch, device=device, metrics=_split(metrics),
+            )  # fmt: skip
+        else:
+            try:
+                plan = load_suite(suite)
+            except BenchError as error:  # the user named something that is no suite
+                raise OptionError(f"--suite: {error} Decoders of tokens: --suite {TOKENS}.") from None
+            plan = plan.override(_split(models), _split(samplers), _split(grids), _budgets(budgets), num_samples, seed)
+            plan = _with_options(plan, pairs)
+            plan = _on_machine(plan, label, device, dtype, batch)
+            plan = _judged(plan, _split(metrics), data, _split(caches))
         rows, interrupted = [], False
+        where = open_engine(engine, plan.models)
+        stack.callback(getattr(where, "close", lambda: None))
         try:
-            make = make_with(open_engine(engine), timeout) or make_block
+            make = make_with(where, timeout) or make_block
             for row in run_suite(plan, out / DATABASE, watch, timeout=timeout, retry_failed=retry_failed, make=make):
                 rows.append(row)
         except KeyboardInterrupt:
@@ -122,7 +130,8 @@ def bench(
     if as_json:
         print_json(rows)
     elif rows:
-        show_rows(rows, out / FIGURE if news else None, None)
+        show = show_front if suite == TOKENS else partial(show_rows, metric=None)
+        show(rows, picture=out / FIGURE if news else None)
         print(f"results: {out / LINES}\nreport:  {out / FIGURE}")
     if interrupted:
         kept = f"; their rows are in {out}, the same command goes on." if rows else "."
@@ -156,14 +165,28 @@ def _kept(
 
 
 def _judged(suite: Suite, metrics: list[str], data: Path | None, caches: list[str]) -> Suite:
-    """The suite with other metrics, data and caching rules."""
+    """The suite with other metrics, data and caching rules.
+
+    Raises:
+        OptionError: a metric that was asked for needs more samples than any cell has.
+    """
     if metrics:
         suite = replace(suite, metrics=tuple(metrics))
+        _require_samples(suite)
     if caches:
         suite = replace(suite, caches=tuple(caches))
     if data is not None:
         suite = replace(suite, models=tuple(replace(entry, data=str(data)) for entry in suite.models))
     return suite
+
+
+def _require_samples(suite: Suite) -> None:
+    from ..registry.catalogue import metrics as cards
+
+    most = max((entry.num_samples for entry in suite.models), default=0)
+    for name in suite.metrics:
+        if name in cards() and (least := cards()[name].min_samples) > most:
+            raise OptionError(f"--metric {name} needs at least {least} samples, and cells have {most}: -k {least}.")
 
 
 def _split(texts: list[str]) -> list[str]:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 NFE = 20
 PICTURES, TENSORS = (".png", ".jpg", ".jpeg", ".webp"), ".safetensors"
+PICTURE = Path("samples.png")
 OUT = typer.Option(
-    Path("samples.png"), "--out", "-o",
-    help="A picture (.png, .jpg, .webp), with FILE.safetensors beside it; FILE.safetensors alone; with --engine a folder.",
+    PICTURE, "--out", "-o",
+    help="A picture (.png, .jpg, .webp) with FILE.safetensors beside it, or that alone; with --engine a folder [samples].",
 )  # fmt: skip
 ENGINE = typer.Option(None, "--engine", help="local or ray: blocks of samples into the folder --out, resumable.")
 FORMAT = typer.Option("safetensors", "--format", help="Of the files in that folder: safetensors or png.")
@@ -58,8 +59,9 @@ def sample(
     if prompt is not None or length is not None:
         raise OptionError("--prompt and --length are for token models, such as shakespeare; leave them out.")
     if engine is not None:
+        folder = out if out != PICTURE else PICTURE.with_suffix("")
         return sample_shards(
-            model, sampler, NFE if nfe is None else nfe, num_samples, seed, grid, pairs, label, guidance, out, device,
+            model, sampler, NFE if nfe is None else nfe, num_samples, seed, grid, pairs, label, guidance, folder, device,
             dtype, batch, threads, engine, kind, as_json,
         )  # fmt: skip
     tensors, picture = _files(out)
@@ -141,7 +143,8 @@ def sample_shards(
     def tell(made: int, total: int) -> None:
         remark(f"{made} of {total} samples")
 
-    manifest = write_shards(cell, open_subject(entry), out, open_engine(engine), kind, tell=None if as_json else tell)
+    where = open_engine(engine, [entry])
+    manifest = write_shards(cell, open_subject(entry), out, where, kind, tell=None if as_json else tell)
     if as_json:
         return print_json(manifest)
     print(f"{num_samples} samples, {manifest['nfe']:g} evaluations each\n{out / MANIFEST}")

@@ -49,7 +49,7 @@ Any], ) -> None:  # fmt: skip
     device, dtype, batch, threads = machine
     for name, value in refused.items():
         if value is not None:
-            raise OptionError(f"{name} is for continuous models, and {model!r} is a token model: give it a --prompt.")
+            raise OptionError(f"{name} is for continuous models, and {model!r} is a token model: leave it out.")
     file = None if out == OTHERS["out"] else out
     if file is not None:
         require_writable(file, (".safetensors", ".txt"))

@@ -11,6 +11,7 @@ from ..registry.hookspecs import hookimpl
 @hookimpl
 def register_models(register: Callable[..., None]) -> None:
     register("markov", markov, reference="solverkit/tokens/targets.py")
+    register("markov-uniform", markov_uniform, reference="solverkit/tokens/targets.py")
     register("independent", independent, reference="solverkit/tokens/targets.py")
     register("shakespeare", shakespeare, reference="benchmarks/train/shakespeare.py")
 
@@ -23,6 +24,11 @@ def markov(length: int = 64, symbols: int = 5, noise: Literal["absorbing", "unif
     from ..tokens import targets
 
     return targets.markov(length, symbols, noise, seed)
+
+
+def markov_uniform(length: int = 64, symbols: int = 5, seed: int = 0) -> Any:
+    """The same chain under uniform noise."""
+    return markov(length, symbols, "uniform", seed)
 
 
 def independent(

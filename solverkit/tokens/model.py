@@ -57,6 +57,12 @@ class TokenModel:
         return torch.device("cpu") if parameter is None else parameter.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the network; exact targets answer in float64."""
+        parameter = next(iter(getattr(self.net, "parameters", lambda: ())()), None)
+        return torch.float64 if parameter is None else parameter.dtype
+
+    @property
     def schedule(self) -> Any:
         """None: what asks for it is for continuous models.
 

@@ -86,6 +86,7 @@ def sample_tokens(
         reports,
         clock.seconds,
         count.passes,
+        asked=reports["rows asked"],
     )
 
 

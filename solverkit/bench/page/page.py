@@ -175,7 +175,7 @@ def _body(
     if shown:
         parts.append(
             "<h2 id=samples>Samples from the same noise</h2><p class=dim>Each column starts from one noise; above, what "
-            f"the ODE's converged solution makes of it.</p><div class=grid>{''.join(map(_sheet, shown))}</div>"
+            f"the ODE's converged solution makes of it.</p><div class='grid sheets'>{''.join(map(_sheet, shown))}</div>"
         )
     if plans:
         parts.append(

@@ -15,6 +15,7 @@ from ...run.choose import choose_grid
 from ..named import IN_FILE, is_peer
 from ..panel import Panel
 from ..store import Row
+from .plots import log_axis
 
 MOST = 16  # evaluations of a plan that is drawn
 
@@ -101,8 +102,8 @@ def _plot(name: str, title: str, plan: Plan, weights: list[list[float]]) -> dict
         "yaxis": {"title": {"text": "state after"}, "dtick": 1 if n <= 8 else 5, "autorange": "reversed",
                   "domain": [0, 0.72]},
         "layout": {
-            "xaxis2": {"type": "log" if min(levels) > 0 else "linear", "autorange": "reversed", "anchor": "y2",
-                       "side": "top", "tickfont": {"size": 10}},
+            "xaxis2": {**(log_axis(levels) if min(levels) > 0 else {"type": "linear"}), "autorange": "reversed",
+                       "anchor": "y2", "side": "top", "tickfont": {"size": 10}, "showgrid": False},
             "yaxis2": {"visible": False, "domain": [0.82, 0.94], "anchor": "x2"},
             "margin": {"l": 44, "r": 8, "t": 22, "b": 40},
         },

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from ..colours import Style, styles
-from ..figure import METRIC_LABELS, caption_of
+from ..figure import METRIC_LABELS, caption_of, ticks_of
 from ..panel import PEER_MARK, Panel
 from ..points import Point, loss
 
@@ -26,8 +28,8 @@ def error_plot(panel: Panel, name: str) -> Plot:
             plot["traces"].append(_trace(sampler, points, [point.nfe for point in points], look[sampler]))
     plot["traces"].append(_front(panel))
     plot["xaxis"] = {
-        "type": "log", "title": {"text": "network evaluations (counted)"}, "tickvals": list(panel.budgets),
-        "ticktext": [str(budget) for budget in panel.budgets],
+        "type": "log", "title": {"text": "network evaluations (counted)"}, "tickvals": ticks_of(panel),
+        "ticktext": [f"{tick:g}" for tick in ticks_of(panel)],
     }  # fmt: skip
     return plot
 
@@ -40,18 +42,28 @@ def time_plot(panel: Panel, name: str) -> Plot:
         if points:
             x = [point.seconds / point.row["num_samples"] for point in points]
             plot["traces"].append(_trace(sampler, points, x, look[sampler]))
-    plot["xaxis"], plot["caption"] = {"type": "log", "title": {"text": "seconds a sample"}}, ""
+    seconds = [x for trace in plot["traces"] for x in trace["x"]]
+    plot["xaxis"], plot["caption"] = {**log_axis(seconds), "title": {"text": "seconds a sample"}}, ""
     return plot
+
+
+def log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis that labels 1, 2 and 5 of each decade around the values, or 1 where there are many decades."""
+    low, high = min(values, default=1.0), max(values, default=1.0)
+    parts = (1.0,) if high > 3000 * low else (1.0, 2.0, 5.0) if high > 4 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    decades = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
+    ticks = [float(f"{part}e{k}") for k in decades for part in parts]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _plot(panel: Panel, name: str) -> Plot:
     values = [point.value for line in panel.points.values() for point in line.values()]
-    axis = {"type": "log"} if values and min(values) > 0 else {}
+    axis = log_axis(values) if values and min(values) > 0 else {}
     label = METRIC_LABELS.get(panel.metric, panel.metric)
     caption = caption_of([panel]).partition(": ")[2]
     return {
         "id": name, "title": panel.title, "caption": caption, "traces": [], "lines": sum(map(bool, panel.points.values())),
-        "yaxis": {**axis, "title": {"text": label}, "dtick": "D1" if axis and max(values) < 30 * min(values) else None},
+        "yaxis": {**axis, "title": {"text": label}},
     }  # fmt: skip
 
 
