@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ def register_models(register: Callable[..., None]) -> None:
     register("mnist-super-resolution", mnist_super_resolution, reference="benchmarks/train/super_resolution.py")
     register("gaussian", gaussian, reference="solverkit/problems.py")
     register("mixture", mixture, reference="solverkit/problems.py")
+    register("coupled-gaussian", coupled_gaussian, reference="solverkit/targets/coupled_gaussian.py")
 
 
 # Models import what they need when they are built: listing them must not import diffusers.
@@ -109,3 +111,10 @@ def mixture(
     from ..targets import exact as problems
 
     return problems.mixture(dim, modes, rank, schedule, seed)
+
+
+def coupled_gaussian(size: int = 4, features: int = 2, mask: torch.Tensor | None = None) -> Any:
+    """A system with an exact joint denoiser: nodes x on VP and adjacency adj on VE, one coupled Gaussian."""
+    from ..targets.coupled_gaussian import coupled_gaussian as build
+
+    return build(size, features, mask=mask)
