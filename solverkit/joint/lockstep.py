@@ -83,7 +83,7 @@ def lockstep(
             raise TraceError(f"{card.name!r} asks a second model or level, and a system is asked for E[x_0 | x] alone.")
     for name in grids:
         if name != lead:
-            _require_together(card.name, lead, plans[lead], name, plans[name])
+            _require_together(card.name, lead, plans[lead], name, plans[name], by_time)
     return {name: plans[name] for name in grids}
 
 
@@ -92,7 +92,7 @@ def _at_one_time(grids: Grids) -> bool:
     return all(u == v or (u is not None and v is not None and _near(u, v)) for us in times for u, v in zip(us, times[0]))
 
 
-def _require_together(sampler: str, lead: str, ours: Plan, name: str, theirs: Plan) -> None:
+def _require_together(sampler: str, lead: str, ours: Plan, name: str, theirs: Plan, by_time: bool) -> None:
     if ours.nfe != theirs.nfe:
         raise TraceError(
             f"{sampler!r} evaluates {lead!r} {ours.nfe} times and {name!r} {theirs.nfe} times: in lockstep all components are "
@@ -104,11 +104,15 @@ def _require_together(sampler: str, lead: str, ours: Plan, name: str, theirs: Pl
         together = node is not None and node == _node(theirs.grid, t)  # levels may be given at times of their own
         if ours.boundary[j] != theirs.boundary[j] or not (together or (u is not None and v is not None and _near(u, v))):
             where = ", ".join("noise level 0" if w is None else f"time {w:.6g}" for w in (u, v))
+            way = (
+                "It sets them itself, so stages='time' does not move them (a churn that raises levels does that): take"
+                if by_time
+                else f"Pass stages='time' (the stages of the other components are then at the times of {lead!r}'s), or take"
+            )
             raise TraceError(
                 f"the inner stages of {sampler!r} fall on different times: evaluation {j} of {lead!r} and {name!r} would be at "
-                f"{where}, and the network is asked for both at once. Pass stages='time' (the stages of the other components "
-                f"are then at the times of {lead!r}'s), or take a sampler that evaluates at the grid's nodes alone: "
-                "'dpmpp-2m', 'unipc', 'deis', 'heun', 'pndm'."
+                f"{where}, and the network is asked for both at once. {way} a sampler that evaluates at the grid's nodes "
+                "alone: 'dpmpp-2m', 'unipc', 'deis', 'heun', 'pndm'."
             )
 
 

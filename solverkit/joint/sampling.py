@@ -17,6 +17,7 @@ from ..plan.clock import clocked, planning
 from ..plan.plan import Plan
 from ..registry.registry import SamplerCard, resolve
 from ..run.noise import CONSTRAINT, PRIOR, Noise, sample_seeds
+from ..steps import per_sample
 from .draws import Draw, component_draws
 from .grids import joint_grids
 from .lockstep import drive, lockstep
@@ -146,7 +147,7 @@ class Run:
                 which = [name for name, d in denoised.items() if not bool(torch.isfinite(d).all())]
                 raise NonFiniteError(f"evaluation {j}: the prediction of {', '.join(map(repr, which))} is NaN or inf.")
             self.marked |= bad
-            denoised = {n: torch.where(bad[(..., *[None] * (d.ndim - 1))], 0.0, d) for n, d in denoised.items()}
+            denoised = {n: torch.where(per_sample(bad, d), 0.0, d) for n, d in denoised.items()}
         if self.keep or self.callback is not None:
             own = {name: x * levels[name].scale for name, x in xs.items()}
             if self.keep:
@@ -162,7 +163,7 @@ class Run:
                 raise NonFiniteError(f"the sampler made NaN or inf of {name!r} out of finite predictions; take other levels.")
             self.marked |= bad
         if bool(self.marked.any()):
-            own = {n: torch.where(self.marked[(..., *[None] * (x.ndim - 1))], torch.nan, x) for n, x in own.items()}
+            own = {n: torch.where(per_sample(self.marked, x), torch.nan, x) for n, x in own.items()}
         if self.keep:
             self.states.append(own)
         return own

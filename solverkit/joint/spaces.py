@@ -95,7 +95,7 @@ class SymmetricHollow:
         key = torch.arange(n, device=z.device).expand(len(z), n) if keys is None else keys
         low, high = torch.minimum(key[:, :, None], key[:, None]), torch.maximum(key[:, :, None], key[:, None])
         pair = high * (high - 1) // 2 + low  # (1, 0), (2, 0), (2, 1), (3, 0), ...: the same for any N above both
-        diagonal = (high == low)[(..., *[None] * (z.ndim - 2))]
+        diagonal = (high == low).reshape(*high.shape, *[1] * (z.ndim - 2))
         rows = torch.arange(len(z), device=z.device)[:, None, None]
         return z[rows, torch.where(high == low, 0, pair)].masked_fill(diagonal, 0.0)
 
@@ -164,7 +164,7 @@ def as_space(name: str, given: Any) -> Space:
 
 def _beside(mask: Tensor, x: Tensor) -> Tensor:
     """mask (B, N) shaped to multiply x (B, N, ...)."""
-    return mask.to(x)[(..., *[None] * (x.ndim - 2))]
+    return mask.to(x).reshape(*mask.shape, *[1] * (x.ndim - 2))
 
 
 def _mask(mask: Tensor | None) -> str:

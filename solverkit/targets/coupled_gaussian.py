@@ -56,7 +56,7 @@ class CoupledGaussian:
         load[edge, 1 + self.high] = OWN_A
         load[edge, 1 + size + size * F + torch.arange(pairs)] = REST_A
         self.covariance = load @ load.T
-        self.mean = torch.cat([torch.full((size * F,), MEAN_X), torch.full((pairs,), MEAN_A)]).double()
+        self.mean = self.each(MEAN_X, MEAN_A)
 
     def flat(self, xs: Mapping[str, Tensor]) -> Tensor:
         """(B, D) of x (B, N, F) and adj (B, N, N)."""
@@ -71,7 +71,8 @@ class CoupledGaussian:
 
     def each(self, x: float, adj: float) -> Tensor:
         """(D,): one number for x's coordinates, another for adj's."""
-        return torch.cat([torch.full((self.size * self.features,), x), torch.full((len(self.low),), adj)]).double()
+        counts = torch.tensor([self.size * self.features, len(self.low)])
+        return torch.tensor([x, adj], dtype=torch.float64).repeat_interleave(counts)
 
     def present(self, mask: Tensor) -> Tensor:
         """(D,) bool: coordinates of nodes and pairs that a mask (N,) has."""
@@ -79,7 +80,7 @@ class CoupledGaussian:
         return torch.cat([there.repeat_interleave(self.features), there[self.low] & there[self.high]])
 
     def gain(self, alpha: Tensor, s: Tensor, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(K, b) with E[x_0 | y] = K y + b for y = alpha x_0 + s eps, coordinate by coordinate (D,); zero where not there."""
+        """(K, b) with E[x_0 | y] = K y + b for y = alpha x_0 + s eps, alpha and s (D,); zero where nothing is there."""
         K, b = torch.zeros(self.dim, self.dim, dtype=torch.float64), torch.zeros(self.dim, dtype=torch.float64)
         on = torch.arange(self.dim) if there is None else there.nonzero().flatten()
         C, a = self.covariance[on][:, on], alpha[on]
@@ -98,7 +99,7 @@ class CoupledGaussian:
         return self.states(self.mean + z @ torch.linalg.cholesky(self.covariance).T)
 
     def transport(
-        self, v: Tensor, schedules: Mapping[str, Schedule], start: float, stop: float, substeps: int = 4096
+        self, v: Tensor, schedules: Mapping[str, Schedule], start: float, stop: float, substeps: int = 1024
     ) -> Tensor:
         """Where the probability flow of the system takes (B, D) from clock time `start` to `stop`, in the sigma frame.
 
@@ -132,7 +133,9 @@ class ExactJoint:
         self.target, self.schedules = target, dict(schedules)
         self.name = "coupled-gaussian"
 
-    def __call__(self, xs: Mapping[str, Tensor], times: Mapping[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
+    def __call__(
+        self, xs: Mapping[str, Tensor], times: Mapping[str, Tensor], mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         coefficients = {}
         for name, schedule in self.schedules.items():
             told = float(times[name][0])
@@ -143,7 +146,7 @@ class ExactJoint:
         masks = None if mask is None else mask.cpu().unique(dim=0)
         for one in [None] if masks is None else masks:
             there = None if one is None else self.target.present(one)
-            rows = torch.ones(len(v), dtype=torch.bool) if mask is None else (mask.cpu() == one).all(dim=1)
+            rows = torch.full((len(v),), True) if mask is None else torch.eq(mask.cpu(), one).all(dim=1)
             K, b = self.target.gain(alpha, s, there)
             out[rows] = v[rows].cpu().double() @ K.T + b
         return {name: x.to(xs[name]) for name, x in self.target.states(out).items()}
