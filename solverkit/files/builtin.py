@@ -20,6 +20,7 @@ def register_models(register: Callable[..., None]) -> None:
     register("mnist-map", mnist_map, reference="benchmarks/train/mean_flow.py")
     register("mnist-early", mnist_early, reference="benchmarks/train/early.py")
     register("mnist-super-resolution", mnist_super_resolution, reference="benchmarks/train/super_resolution.py")
+    register("communities", communities, reference="benchmarks/train/graphs.py")
     register("gaussian", gaussian, reference="solverkit/problems.py")
     register("mixture", mixture, reference="solverkit/problems.py")
     register("coupled-gaussian", coupled_gaussian, reference="solverkit/targets/coupled_gaussian.py")
@@ -95,6 +96,17 @@ def mnist_super_resolution(
     from .super_resolution import open_super_resolution
 
     return open_super_resolution("mnist-super-resolution", small, device, dtype)
+
+
+def communities(
+    sizes: int | list[int] | torch.Tensor | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Bundled system of graphs with two communities, 12 to 20 nodes: features of nodes on VP, adjacency on VE."""
+    from .joint_folder import bundled_joint
+
+    return bundled_joint("communities", sizes, device, dtype)
 
 
 def gaussian(dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0) -> DenoiserLike:

@@ -1,0 +1,84 @@
+"""The bench of systems: evaluations against how near generated graphs are to real ones, on `communities`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import BudgetError
+from ..files.hub import load
+from ..run.sampling import sample
+from ..targets.communities import communities
+from .graph_metrics import STATISTICS, discrepancies, statistics
+
+BUDGETS = (5, 10, 20, 50, 100)
+FAST = 50  # the largest budget of samplers that converge before it
+REAL, FLOORS = 1024, 32  # real graphs that all are compared with; sets of as many real graphs as were generated
+
+
+class Entry(NamedTuple):
+    """One sampler of the suite: its name and options, its grid (None: its own choice), and its name in tables."""
+
+    sampler: str
+    grid: str | None
+    label: str
+    most: int = FAST
+
+
+ENTRIES = (
+    Entry("s4:snr=0.05,scale_eps=0.7", "score-sde", "S4", 100),
+    Entry("s4:correct=False", "score-sde", "S4, no correction", 100),
+    Entry("gdss-pc", "score-sde", "PC (Euler-Maruyama, Langevin)", 100),
+    Entry("gdss-pc:n_steps=0", "score-sde", "Euler-Maruyama", 100),
+    Entry("ddpm", None, "ddpm"),
+    Entry("dpmpp-2m-sde", None, "dpmpp-2m-sde"),
+    Entry("euler", None, "euler"),
+    Entry("dpmpp-2m", None, "dpmpp-2m"),
+    Entry("dpmpp-3m", None, "dpmpp-3m"),
+    Entry("unipc", None, "unipc"),
+    Entry("deis", None, "deis"),
+)  # fmt: skip
+
+
+def real_graphs(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A (n, 20, 20) and mask (n, 20)."""
+    _, A, mask = communities(n, generator=torch.Generator().manual_seed(seed))
+    return A, mask
+
+
+def floor(n: int, real: Mapping[str, Tensor]) -> dict[str, float]:
+    """The 95 % point of each MMD^2 when n real graphs take the place of generated ones: what is below is a tie."""
+    sets = [discrepancies(statistics(*real_graphs(n, 1000 + i)), real) for i in range(FLOORS)]
+    return {name: float(torch.tensor([one[name].value for one in sets]).quantile(0.95)) for name in STATISTICS}
+
+
+def run(
+    num_samples: int = 128, entries: Iterable[Entry] = ENTRIES, budgets: Sequence[int] = BUDGETS, seed: int = 0,
+    device: Any = None, batch_size: int | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """One row a cell: sampler, evaluations, seconds, each MMD^2 and its standard error. Begins with the floor."""
+    joint: Any = load("communities", device=device)
+    real = statistics(*real_graphs(REAL, 1))
+    start: dict[str, Any] = {"suite": "graphs", "num_samples": num_samples, "seed": seed}
+    yield {**start, "label": "real", **floor(num_samples, real)}
+    for entry in entries:
+        for budget in (n for n in budgets if n <= entry.most):
+            row = {**start, "label": entry.label, "sampler": entry.sampler, "grid": entry.grid, "budget": budget}
+            began = time.perf_counter()
+            try:
+                made: Any = sample(
+                    joint, entry.sampler, nfe=budget, num_samples=num_samples, seed=seed, grid=entry.grid,
+                    batch_size=batch_size, on_nonfinite="mark",
+                )  # fmt: skip
+            except BudgetError as error:
+                yield {**row, "status": str(error)}
+                continue
+            found = discrepancies(statistics(made.x["adjacency"], made.mask), real)
+            figures = {name: value for name, (value, _) in found.items()}
+            errors = {f"{name}_error": error for name, (_, error) in found.items()}
+            seconds = {"seconds": time.perf_counter() - began, "nonfinite": len(made.nonfinite)}
+            yield {**row, "status": "ok", "nfe": made.nfe, **seconds, **figures, **errors}
