@@ -5,7 +5,7 @@
     python benchmarks/graphs_front.py picture --picture docs/graphs.png             graphs, real and drawn
     python benchmarks/graphs_front.py card --samples 512 --nfe 50                   the figures of the network's card
 
-MMD^2 is unbiased, against 1024 real graphs; "floor" is the 95 % point of as many real graphs as were drawn, so what is below
+MMD^2 is unbiased, against 1024 real graphs; "floor" is the 95 % point of as many real graphs as were drawn: what is below
 ties with real graphs.
 """
 
@@ -58,7 +58,8 @@ def picture(args: argparse.Namespace) -> None:
     import matplotlib.pyplot as plt
     import networkx as nx
 
-    columns, shown = 7, [("s4:snr=0.05,scale_eps=0.7", 20, "score-sde"), ("dpmpp-2m", 20, None), ("s4:snr=0.05,scale_eps=0.7", 100, "score-sde")]
+    columns, s4 = 7, "s4:snr=0.05,scale_eps=0.7"
+    shown = [(s4, 20, "score-sde"), ("dpmpp-2m", 20, None), (s4, 100, "score-sde")]
     lines = [("real", *real_graphs(columns, 3))]
     for name, nfe, grid in shown:
         made = sk.sample(sk.load("communities"), name, nfe=nfe, num_samples=columns, seed=args.seed, grid=grid)

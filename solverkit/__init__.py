@@ -47,8 +47,8 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = (
-    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "joint", "steps", "tokens",
-    "typing",
+    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "joint", "steps",
+    "tokens", "typing",
 )  # fmt: skip
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]

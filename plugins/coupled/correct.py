@@ -16,7 +16,7 @@ def tempered_langevin(
     x: torch.Tensor, denoised: torch.Tensor, z: torch.Tensor, s: float, alpha: float, snr: float, scale_eps: float,
     factor: float, batch_norms: bool,
 ) -> torch.Tensor:  # fmt: skip
-    """x + eps score + scale_eps sqrt(2 eps) z with eps = 2 factor (snr |z| / |score|)^2, at most s^2 where it is a sample's own.
+    """x + eps score + scale_eps sqrt(2 eps) z with eps = 2 factor (snr |z| / |score|)^2, at most s^2 with own norms.
 
     The frame does not matter: with x = k y, score_y = k score_x, and eps scales with k^2.
     Source: harryjo97/GDSS, LangevinCorrector (norms are means over the batch there: batch_norms).

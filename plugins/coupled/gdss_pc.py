@@ -1,4 +1,4 @@
-"""The predictor-corrector of GDSS: every component corrected at the old states, then all of them predicted (Jacobi order)."""
+"""The predictor-corrector of GDSS: all components corrected at the old states, then all predicted (Jacobi order)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ G^2 = sigma_s^2 - rho^2 sigma_m^2 of the forward process over a half step:
     score part, a whole step     x <- x + g^2 dt score(the state before the correction)
     linear part, half a step     x <- x / rho + std z
 
-The released code has std = G, the noise of the forward half step; the linear part backwards has std = G / rho (the same on VE).
+The released code has std = G, the noise of the forward half step; backwards the linear part has G / rho (the same on VE).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def s4(
 
     Weak order 1, not 2: the score of the step is the one from before the correction and the first half step, and its own
     part is an Euler step. (A fresh score in the middle would be order 1 as well.) It errs little where data are sharp and
-    much where they are not (docs/systems.md). Stochastic; one evaluation a step. Made for systems, where nodes and adjacency
-    share the evaluation; runs on one tensor too. Langevin steps of a fixed SNR have a bias that does not vanish.
+    much where they are not (docs/systems.md). Stochastic; one evaluation a step. Made for systems,
+    runs on one tensor too. Langevin steps of a fixed SNR have a bias that does not vanish.
     Source: Jo et al. 2022, appendix B; the released code's coefficients and quirks with noise_of and released.
 
     Args:
@@ -49,8 +49,8 @@ def s4(
         correct: Whether there is a correction.
         noise_of: "exact", the linear part backwards; or "forward", the released half step.
         batch_norms: The released rule: norms are means over the batch, so a sample depends on its batch.
-        released: The released run: noise_of="forward", batch_norms, N times from 1 to eps that are all followed by a step of
-            1 / N, the last one to its mean, beyond 0. For grid="score-sde" on VE and VP in continuous time.
+        released: The released run: noise_of="forward", batch_norms, N times 1 .. eps, each followed by a step of 1 / N,
+            the last one to its mean, beyond 0. For grid="score-sde" on VE and VP in continuous time.
     """
     require_sizes("s4", snr, scale_eps)
     if released:
@@ -74,7 +74,7 @@ def s4(
 
 
 def _released(model: Any, x: Any, grid: Grid, noise: Any, snr: float, scale_eps: float, correct: bool) -> Any:
-    """The released loop: dt = 1 / N whatever the times are, VP's step times alpha = 1 - beta_i, the mean of the last half step."""
+    """The released loop: dt = 1 / N whatever the times, VP's step times 1 - beta_i, the mean of the last half step."""
     process, n = Released(grid.schedule), grid.run_steps
     mean = x
     for s, t in grid.steps():
@@ -97,7 +97,7 @@ class Released:
 
     def __init__(self, schedule: Any) -> None:
         if not isinstance(schedule, (VE, ContinuousVP)) or isinstance(schedule, SubVP):
-            raise OptionError(f"s4 with released=True is for VE and for VP in continuous time, not for {schedule}; omit it.")
+            raise OptionError(f"s4:released=True is for VE and for VP in continuous time, not for {schedule}; omit it.")
         self.schedule: Any = schedule
         self.ve = isinstance(schedule, VE)
 
@@ -122,6 +122,11 @@ class Released:
         """alpha of the Langevin step: 1 - beta_i of N discrete levels on VP."""
         if self.ve:
             return 1.0
+        if n < self.schedule.beta_max:
+            raise OptionError(
+                f"the released correction on VP has the size 1 - beta / N, negative for N = {n} steps: take at least "
+                f"{math.ceil(self.schedule.beta_max)}, or omit released=True."
+            )
         i = int(u * (n - 1) + 1e-9)
         return float(1 - (self.schedule.beta_min + self._slope() * i / max(n - 1, 1)) / n)
 

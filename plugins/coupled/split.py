@@ -1,6 +1,6 @@
 """The split of a reverse SDE that S4 steps through: the linear part over half a step, the score's over a whole one.
 
-Forward, dx = f(u) x du + g(u) dw in the clock u of systems (`solverkit.joint.clock`); from m up to s, x_s = rho x_m + G z with
+Forward, dx = f(u) x du + g(u) dw in the clock u of systems (`solverkit.joint.clock`); from m up to s, x_s = rho x_m + G z,
 rho = alpha_s / alpha_m and G^2 = sigma_s^2 - rho^2 sigma_m^2 in own coordinates.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from solverkit import Grid, Level
+from solverkit import VE, Flow, Grid, Level
 from solverkit.joint.clock import clock, ratio_at
 from solverkit.process.level import from_ratio
 from solverkit.process.schedule import Schedule
+from solverkit.process.variance_preserving import ContinuousVP, SubVP
 
 NoiseOf = Literal["exact", "forward"]
 STEP = 1e-5  # of the clock, for its derivatives in float64
@@ -43,15 +44,23 @@ def half(s: Level, m: Level, noise_of: NoiseOf) -> tuple[float, float]:
 
 
 def drift(schedule: Schedule, s: Level, t: Level) -> tuple[float, float]:
-    """(f dt, g^2 dt) at s in own coordinates, dt the whole step to t in the clock.
-
-    f = d log alpha / du and g^2 = d sigma^2 / du - 2 f sigma^2.
-    """
+    """(f dt, g^2 dt) at s in own coordinates, dt the whole step to t in the clock."""
     u = clock(schedule, s.ratio)
-    high = u + STEP if ratio_at(schedule, u + STEP) > s.ratio else u
-    low = u - STEP
-    (alpha_h, sigma_h), (alpha_l, sigma_l) = (schedule.alpha_sigma(ratio_at(schedule, v)) for v in (high, low))
-    f = math.log(alpha_h / alpha_l) / (high - low)
-    g_squared = (sigma_h**2 - sigma_l**2) / (high - low) - 2 * f * own(s)[1] ** 2
+    f, g_squared = _process(schedule, u, s)
     dt = u - clock(schedule, t.ratio)
     return f * dt, g_squared * dt
+
+
+def _process(schedule: Schedule, u: float, s: Level) -> tuple[float, float]:
+    """f = d log alpha / du and g^2 = d sigma^2 / du - 2 f sigma^2: closed forms, central differences for tables."""
+    if isinstance(schedule, VE):
+        return 0.0, 2 * s.ratio**2 * math.log(schedule.sigma_max / schedule.sigma_min)
+    if isinstance(schedule, Flow):
+        return -1 / (1 - u), 2 * u / (1 - u)
+    if isinstance(schedule, ContinuousVP):
+        beta = schedule.beta_min + u * (schedule.beta_max - schedule.beta_min)
+        return -beta / 2, beta * (1 - own(s)[0] ** 4) if isinstance(schedule, SubVP) else beta
+    high, low = min(u + STEP, 1.0), u - STEP
+    (alpha_h, sigma_h), (alpha_l, sigma_l) = (schedule.alpha_sigma(ratio_at(schedule, v)) for v in (high, low))
+    f = math.log(alpha_h / alpha_l) / (high - low)
+    return f, (sigma_h**2 - sigma_l**2) / (high - low) - 2 * f * own(s)[1] ** 2

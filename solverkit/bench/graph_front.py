@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -82,3 +83,25 @@ def run(
             errors = {f"{name}_error": error for name, (_, error) in found.items()}
             seconds = {"seconds": time.perf_counter() - began, "nonfinite": len(made.nonfinite)}
             yield {**row, "status": "ok", "nfe": made.nfe, **seconds, **figures, **errors}
+
+
+def write_front(rows: Sequence[Mapping[str, Any]], picture: Path) -> None:
+    """MMD^2 against evaluations, a panel a statistic; the floor dashed, and what is below it drawn on it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(STATISTICS), figsize=(5.2 * len(STATISTICS), 4.4), layout="constrained")
+    done = [row for row in rows if row.get("status") == "ok"]
+    for axis, name in zip(axes, STATISTICS):
+        least = rows[0][name]
+        for i, label in enumerate(dict.fromkeys(row["label"] for row in done)):
+            points = sorted((row["nfe"], max(row[name], least)) for row in done if row["label"] == label)
+            colour, mark = plt.get_cmap("tab10")(i % 10), "os^D"[i // 10]
+            axis.plot(*zip(*points), marker=mark, ms=4, lw=1, color=colour, label=label)
+        axis.axhline(least, ls="--", lw=1, color="black", label="real graphs, 95 %")
+        axis.set(xscale="log", yscale="log", xlabel="evaluations", title=f"{name}: MMD²")
+    axes[-1].legend(bbox_to_anchor=(1.02, 0.5), loc="center left", fontsize=8, frameon=False)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)

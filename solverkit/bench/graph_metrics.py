@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 BINS = 100
-# orbits 4 .. 14 of connected graphlets of four nodes, by the sorted degrees of the graphlet and the node's own (Przulj 2007)
+# orbits 4 .. 14 of connected graphlets of four nodes, by its sorted degrees and the node's own (Przulj 2007)
 ORBITS: Mapping[tuple[int, ...], Mapping[int, int]] = {
     (1, 1, 2, 2): {1: 4, 2: 5}, (1, 1, 1, 3): {1: 6, 3: 7}, (2, 2, 2, 2): {2: 8}, (1, 2, 2, 3): {1: 9, 2: 10, 3: 11},
     (2, 2, 3, 3): {2: 12, 3: 13}, (3, 3, 3, 3): {3: 14},
@@ -37,7 +37,7 @@ def degrees(A: Tensor, mask: Tensor) -> Tensor:
 
 
 def local_clustering(A: Tensor) -> Tensor:
-    """Local clustering coefficients (B, N): triangles at a node over pairs of its neighbours, 0 where it has fewer than two."""
+    """Local clustering coefficients (B, N): triangles over pairs of neighbours, 0 with fewer than two."""
     A = A.double()
     degree = A.sum(dim=2)
     triangles = (A @ A @ A).diagonal(dim1=1, dim2=2) / 2
@@ -52,7 +52,7 @@ def clustering(A: Tensor, mask: Tensor) -> Tensor:
 
 
 def orbit_counts(A: Tensor) -> Tensor:
-    """(B, N, 15): how often each node stands in each orbit of the connected graphlets of two to four nodes, by enumeration."""
+    """(B, N, 15): how often each node is in each orbit of connected graphlets of 2 to 4 nodes, by enumeration."""
     A = A.double()
     B, N, _ = A.shape
     counts = torch.zeros(B, N, 15, dtype=torch.float64)

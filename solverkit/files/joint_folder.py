@@ -66,8 +66,9 @@ def open_joint(folder: Path, sizes: Any = None, device: Any = None, dtype: torch
     try:
         net = GraphNetwork(*(config[name] for name in ("features", "nodes", "edges", "heads", "products", "layers")))
         process, scaled, most = config["processes"], config["root_mean_square"], int(config["most_nodes"])
-        vp = ContinuousVP(*process["nodes"]["beta"], t_min=config["t_min"], time_scale=1.0)
-        ve = VE(*process["adjacency"]["sigma"], told="unit")
+        (beta_min, beta_max), (sigma_min, sigma_max) = process["nodes"]["beta"], process["adjacency"]["sigma"]
+        vp = ContinuousVP(beta_min, beta_max, config["t_min"], time_scale=1.0)
+        ve = VE(sigma_min, sigma_max, told="unit")
         shares = {int(n): float(share) for n, share in record["data"]["sizes"].items()}
         whole = GraphDenoiser(net, (vp, ve), (scaled["nodes"], scaled["adjacency"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -94,7 +95,7 @@ def sized(sizes: Any, least: int, most: int) -> Tensor:
     given = [sizes] if isinstance(sizes, int) else sizes
     numbers = [int(n) for n in given] if isinstance(given, (list, tuple, torch.Tensor, range)) else []
     if not numbers or isinstance(sizes, bool) or not all(least <= n <= most for n in numbers):
-        raise OptionError(f"sizes= are nodes of the graphs, one number or one a sample, {least} to {most}; got {sizes!r:.60}.")
+        raise OptionError(f"sizes= is a number of nodes, or one a sample, {least} to {most}; got {sizes!r:.60}.")
     return (torch.arange(most) < torch.tensor(numbers)[:, None]).float()
 
 
@@ -104,11 +105,10 @@ def drawn_sizes(shares: Mapping[int, float], most: int) -> Callable[[Sequence[in
 
     def mask(keys: Sequence[int]) -> Tensor:
         counter = np.array([0, SIZES, 0, 0], dtype=np.uint64)
-        draws = [
-            np.random.Generator(np.random.Philox(key=np.array([k >> 64, k % 2**64], dtype=np.uint64), counter=counter)).random()
-            for k in keys
-        ]
-        return sized([known[min(int(np.searchsorted(total, u * total[-1])), len(known) - 1)] for u in draws], known[0], most)
+        halves = [np.array([k >> 64, k % 2**64], dtype=np.uint64) for k in keys]
+        draws = [np.random.Generator(np.random.Philox(key=key, counter=counter)).random() for key in halves]
+        places = np.searchsorted(total, np.array(draws) * total[-1]).clip(max=len(known) - 1)
+        return sized([known[i] for i in places], known[0], most)
 
     return mask
 

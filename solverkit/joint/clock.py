@@ -1,7 +1,7 @@
 """The clock of a system: one time u in [0, 1] for all components, whatever each one's network is told.
 
-u is the process's own time over its end: t of flows and continuous VP, the timestep of discrete VP over the last one, and for
-VE and EDM the place in log sigma, sigma = sigma_min (sigma_max / sigma_min)^u (Song et al. 2021, eq. 30; GDSS).
+u is the process's own time over its end: t of flows and continuous VP, the timestep of discrete VP over the last, and of VE
+and EDM the place in log sigma, sigma = sigma_min (sigma_max / sigma_min)^u (Song et al. 2021, eq. 30; GDSS).
 """
 
 from __future__ import annotations

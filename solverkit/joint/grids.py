@@ -26,7 +26,7 @@ def joint_grids(
     Args:
         joint: The system.
         card, options: The sampler, and its options for the lead.
-        nfe, steps, grid, levels: As of `sk.sample`; `levels` may be {name: levels} for all components, at times of their own.
+        nfe, steps, grid, levels: As of `sk.sample`; `levels` may be {name: levels} for all components.
 
     Raises:
         GridError: levels that are missing for a component, not as many, or that merge on one of the schedules.
@@ -54,8 +54,8 @@ def _grid(name: str, schedule: Schedule, places: Sequence[float | None]) -> Grid
     made = Grid(levels, schedule) if all(s > t for s, t in pairwise(levels)) else None
     if made is None or len(made) != len(places):
         raise GridError(
-            f"{len(places) - 1} steps of the system fall on fewer levels of {name!r} ({type(schedule).__name__}): take fewer "
-            "steps, or wrap it with integer_time=False if its network takes times in between."
+            f"{len(places) - 1} steps fall on fewer levels of {name!r} ({type(schedule).__name__}): take fewer steps, or "
+            " wrap it with integer_time=False if its network takes times in between."
         )
     return made
 
@@ -66,8 +66,9 @@ def _given(
     if set(levels) != set(joint.components):
         raise GridError(f"levels are given for {sorted(levels)}; the components are {sorted(joint.components)}.")
     grids = {
-        name: choose_grid(card, part.schedule, nfe, steps, grid, levels[name], {}) for name, part in joint.components.items()
+        name: choose_grid(card, part.schedule, nfe, steps, grid, levels[name], {})
+        for name, part in joint.components.items()
     }
     if len({len(g) for g in grids.values()}) != 1:
-        raise GridError(f"components must have as many levels: {({n: len(g) for n, g in grids.items()})} (equal ones merge).")
+        raise GridError(f"components need as many levels: {({n: len(g) for n, g in grids.items()})} (equal ones merge).")
     return grids

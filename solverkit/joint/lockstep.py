@@ -95,7 +95,7 @@ def _at_one_time(grids: Grids) -> bool:
 def _require_together(sampler: str, lead: str, ours: Plan, name: str, theirs: Plan, by_time: bool) -> None:
     if ours.nfe != theirs.nfe:
         raise TraceError(
-            f"{sampler!r} evaluates {lead!r} {ours.nfe} times and {name!r} {theirs.nfe} times: in lockstep all components are "
+            f"{sampler!r} evaluates {lead!r} {ours.nfe} times and {name!r} {theirs.nfe} times: in lockstep all are "
             "evaluated together. Give both the same options that say how often it asks."
         )
     for j, (s, t) in enumerate(zip(ours.levels, theirs.levels)):
@@ -110,9 +110,9 @@ def _require_together(sampler: str, lead: str, ours: Plan, name: str, theirs: Pl
                 else f"Pass stages='time' (the stages of the other components are then at the times of {lead!r}'s), or take"
             )
             raise TraceError(
-                f"the inner stages of {sampler!r} fall on different times: evaluation {j} of {lead!r} and {name!r} would be at "
-                f"{where}, and the network is asked for both at once. {way} a sampler that evaluates at the grid's nodes "
-                "alone: 'dpmpp-2m', 'unipc', 'deis', 'heun', 'pndm'."
+                f"the inner stages of {sampler!r} fall on different times: evaluation {j} of {lead!r} and {name!r} would "
+                f"be at {where}, and the network is asked for both at once. {way} a sampler that evaluates at the "
+                "grid's nodes alone: 'dpmpp-2m', 'unipc', 'deis', 'heun', 'pndm'."
             )
 
 

@@ -215,8 +215,8 @@ def wrap_joint(
         sk.sample(joint, "dpmpp-2m", nfe=20, num_samples=16).x["adj"]
 
     Args:
-        net: Called as net(xs, times, **fixed), and with mask= where there is one: xs {name: (B, *shape)} in each component's
-            own coordinates and the network's dtype, times {name: (B,)} as each schedule tells it. Answers {name: tensor},
+        net: Called as net(xs, times, **fixed), and with mask= where there is one: xs {name: (B, *shape)} in own coordinates
+            and the network's dtype, times {name: (B,)} as each schedule tells it. Answers {name: tensor},
             or a tuple in the order of `components`.
         components: {name: (prediction, schedule, shape of one sample)}; predictions as of `sk.wrap`.
         project: {name: space}: `sk.joint.nodes`, `centred`, `symmetric_hollow`, or a function x -> x that is an orthogonal
@@ -261,7 +261,7 @@ def _component(name: str, given: Any, space: Space) -> Component:
         raise OptionError(f"components[{name!r}] needs a schedule such as sk.VP() or sk.VE(), got {schedule!r:.60}.")
     whole = isinstance(shape, (tuple, list, torch.Size)) and all(isinstance(n, int) and n > 0 for n in shape)
     if not whole or not shape:
-        raise OptionError(f"components[{name!r}] needs the shape of one sample, a tuple of positive integers, got {shape!r}.")
+        raise OptionError(f"components[{name!r}] needs the shape of one sample, positive integers, got {shape!r}.")
     return Component(prediction, schedule, tuple(shape), space)
 
 

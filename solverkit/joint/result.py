@@ -25,7 +25,7 @@ class JointResult(NamedTuple):
         x: The samples of each component, in its own coordinates.
         nfe: Joint evaluations a sample, counted.
         levels: The levels of each evaluation, by component.
-        trajectory: With return_trajectory=True: x at each evaluation and at the end, (evaluations + 1, B, ...), by component.
+        trajectory: With return_trajectory=True: x of each evaluation and of the end, (evaluations + 1, B, ...), by name.
         seconds, seconds_model, seconds_plan, passes, reports, nonfinite: As of `Result`.
         mask: (B, N), 1 where a sample has a node; None where there is no mask.
     """

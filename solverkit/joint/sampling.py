@@ -42,7 +42,7 @@ def sample_joint(
         x: {name: (B, *shape)}, the starting states in each component's own coordinates.
         grid, levels: Of the lead component; the others are at the same times. `levels` may be {name: levels}.
         constrain: {name: constraint}, each called as for one tensor; what it answers is projected.
-        options: Of the sampler. An option may be {name: value}, other components then have its default. stages="time": inner
+        options: Of the sampler. An option may be {name: value}, the others then have its default. stages="time": inner
             stages are at the times of the lead's.
 
     Raises:
@@ -64,7 +64,8 @@ def sample_joint(
             plans = lockstep(card, grids, of, joint.lead, by_time)
         parts, runs = [], []
         for a, b in _batches(joint, len(seeds), batch_size):
-            run = Run(joint.rows(a, b, len(seeds)), plans, seeds[a:b], dtype, place, on_nonfinite, callback, return_trajectory)
+            part = joint.rows(a, b, len(seeds))
+            run = Run(part, plans, seeds[a:b], dtype, place, on_nonfinite, callback, return_trajectory)
             own = {name: None if given is None else given[name][a:b] for name in plans}
             parts.append(run.done(own, {name: _rows(edit, a, b, len(seeds)) for name, edit in edits.items()}))
             runs.append(run)
@@ -160,7 +161,7 @@ class Run:
         for name, x in own.items():
             bad = ~torch.isfinite(x).flatten(1).all(1)
             if bool(bad.any()) and not self.mark:
-                raise NonFiniteError(f"the sampler made NaN or inf of {name!r} out of finite predictions; take other levels.")
+                raise NonFiniteError(f"NaN or inf came of {name!r} out of finite predictions; take other levels.")
             self.marked |= bad
         if bool(self.marked.any()):
             own = {n: torch.where(per_sample(self.marked, x), torch.nan, x) for n, x in own.items()}
@@ -172,9 +173,9 @@ class Run:
 def _card(sampler: Any, options: dict[str, Any]) -> tuple[SamplerCard, bool]:
     card = resolve(sampler)
     if not card.traceable:
-        raise OptionError(f"{card.name!r} has no plan (pull-only), and systems are sampled by plans in lockstep; choose another.")
+        raise OptionError(f"{card.name!r} has no plan (pull-only), and systems run by plans in lockstep; choose another.")
     if card.prepare is not None:
-        raise OptionError(f"{card.name!r} is fitted to a network of one tensor; a system has none such. Choose another sampler.")
+        raise OptionError(f"{card.name!r} is fitted to networks of one tensor, and this is a system; choose another.")
     stages = options.pop("stages", None) if "stages" not in card.options else None
     if stages not in (None, "time"):
         raise OptionError(f"stages must be 'time' or left out, got {stages!r}.")

@@ -1,6 +1,6 @@
 """Where a component lives: the linear subspace of its states, and a standard normal draw in it.
 
-A space has three verbs. `numbers(shape)` is the shape of the normal numbers that a draw consumes; `place(z, keys)` puts them
+A space has three verbs. `numbers(shape)` is the shape of the normal numbers of a draw; `place(z, keys)` puts them
 into a state; `project(x, mask)` is the orthogonal projection of any state onto the space, with zeros where the mask says
 that nothing is there. Numbers are consumed in an order that does not depend on how many nodes a sample is padded to, and
 node i's are chosen by its key: so draws are the same for padded and unpadded graphs, and permuting the keys permutes them.
@@ -91,7 +91,7 @@ class SymmetricHollow:
         return (shape[0] * (shape[0] - 1) // 2, *shape[2:])
 
     def place(self, z: Tensor, keys: Tensor | None) -> Tensor:
-        n = int(round((1 + (1 + 8 * z.shape[1]) ** 0.5) / 2))
+        n = round((1 + (1 + 8 * z.shape[1]) ** 0.5) / 2)
         key = torch.arange(n, device=z.device).expand(len(z), n) if keys is None else keys
         low, high = torch.minimum(key[:, :, None], key[:, None]), torch.maximum(key[:, :, None], key[:, None])
         pair = high * (high - 1) // 2 + low  # (1, 0), (2, 0), (2, 1), (3, 0), ...: the same for any N above both
@@ -110,7 +110,7 @@ class SymmetricHollow:
     def check(self, name: str, shape: tuple[int, ...], mask: Tensor | None) -> None:
         wrong = len(shape) < 2 or shape[0] != shape[1] or shape[0] < 2
         if wrong or (mask is not None and mask.shape[1] != shape[0]):
-            raise OptionError(f"{name!r} is of pairs of nodes, (N, N, ...) with N >= 2, and has shape {shape}{_mask(mask)}.")
+            raise OptionError(f"{name!r} is of pairs, (N, N, ...) with N >= 2, and has shape {shape}{_mask(mask)}.")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Projected:
         skew = abs(float((Pa * b).sum() - (a * Pb).sum())) / float(a.norm() * b.norm())
         if not max(off, skew) <= 1e-8:
             raise OptionError(
-                f"project[{name!r}] is no orthogonal projection (P P x, linearity or symmetry are off by {max(off, skew):.1e}): "
+                f"project[{name!r}] is no orthogonal projection (P P, linearity or symmetry off by {max(off, skew):.1e}): "
                 "draws that went through it would not be white noise. Round samples after the run instead."
             )
 
@@ -158,7 +158,7 @@ def as_space(name: str, given: Any) -> Space:
     if callable(given):
         return Projected(given)
     raise OptionError(
-        f"project[{name!r}] must be a space (sk.joint.nodes, centred, symmetric_hollow) or a function x -> x, got {given!r}."
+        f"project[{name!r}] must be a space (sk.joint.nodes, centred, symmetric_hollow) or a function, got {given!r}."
     )
 
 

@@ -146,7 +146,7 @@ class ExactJoint:
         masks = None if mask is None else mask.cpu().unique(dim=0)
         for one in [None] if masks is None else masks:
             there = None if one is None else self.target.present(one)
-            rows = torch.full((len(v),), True) if mask is None else torch.eq(mask.cpu(), one).all(dim=1)
+            rows = slice(None) if mask is None or one is None else torch.eq(mask.cpu(), one).all(dim=1)
             K, b = self.target.gain(alpha, s, there)
             out[rows] = v[rows].cpu().double() @ K.T + b
         return {name: x.to(xs[name]) for name, x in self.target.states(out).items()}
