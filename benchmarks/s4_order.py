@@ -55,7 +55,7 @@ def coupled(sampler: str, n: int) -> float:
     """Largest error of the chain's covariance on the coupled Gaussian at time 0.05, from time 0.9."""
     joint = coupled_gaussian(4, 2)
     target, card, top, end = joint.net.target, resolve(sampler), 0.9, 0.05
-    levels = [joint.schedule.ratio(top + (end - top) * i / n) for i in range(n + 1)]
+    levels = [joint.lead_schedule.ratio(top + (end - top) * i / n) for i in range(n + 1)]
     grids = joint_grids(joint, card, None, None, None, levels, {})
     plans = lockstep(card, grids, {name: {} for name in grids}, joint.lead)
     _, C = target.moments(*_each(target, grids, 0))

@@ -86,7 +86,7 @@ def score(here, K, b):
 
 
 def ddpm_step(i, here, there, K, b):
-    """The posterior of a frozen prediction: x_t = (t/s) r x + alpha_t (1 - r^2) D + t sqrt(1 - r^2) z for each component."""
+    """The posterior of a frozen prediction: x_t = (t/s) r x + alpha_t (1 - r^2) D + t sqrt(1 - r^2) z in each."""
     (_, s, k), (alpha_t, t, k_t) = here, there
     r = t / (s * alpha_t)
     A = torch.diag(k_t * t / s * r / k) + torch.diag(k_t * alpha_t * (1 - r**2)) @ K / k

@@ -33,8 +33,8 @@ def joint_grids(
     """
     if isinstance(levels, Mapping):
         return _given(joint, card, levels, nfe, steps, grid)
-    lead = choose_grid(card, joint.schedule, nfe, steps, grid, levels, dict(options))
-    places = _within(joint, [place(joint.schedule, level) for level in lead])
+    lead = choose_grid(card, joint.lead_schedule, nfe, steps, grid, levels, dict(options))
+    places = _within(joint, [place(joint.lead_schedule, level) for level in lead])
     return {name: _grid(name, part.schedule, places) for name, part in joint.components.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +18,9 @@ from ..model.placement import OwnDtype, own_device
 from ..model.prediction import PREDICTIONS, denoised_weights, input_scale, meant
 from ..process.level import Level
 from ..process.schedule import Flow, Schedule
+from .masks import Mask, checked_mask
 from .spaces import Space, as_space
 
-Mask = Tensor | Callable[[Sequence[int]], Tensor]
 States = Mapping[str, Tensor]
 
 
@@ -67,14 +66,26 @@ class JointDenoiser:
     source: str | None = None
 
     @property
-    def schedule(self) -> Schedule:
-        """The lead's schedule."""
+    def lead_schedule(self) -> Schedule:
+        """The schedule of the component that grids are laid out on."""
         return self.components[self.lead].schedule
 
     @property
-    def shape(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one sample of each component."""
-        return {name: part.shape for name, part in self.components.items()}
+    def schedule(self) -> Any:
+        """None: what asks for it is for models of one tensor.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(
+            "this is a system of components, and what was called is for models of one tensor (it asks for a noise schedule "
+            "or a shape). Systems have sk.sample, and what is in solverkit.joint; the parts are in `components`."
+        )
+
+    @property
+    def shape(self) -> Any:
+        """None, as `schedule`: each of `components` has its own."""
+        return self.schedule
 
     @property
     def device(self) -> torch.device:
@@ -156,6 +167,9 @@ class JointDenoiser:
             raise DenoiserError(f"{self.name} answered {got}; expected one answer for each of {list(self.components)}.")
         return out
 
+    def _spaces(self) -> dict[str, tuple[Space, tuple[int, ...]]]:
+        return {name: (part.space, part.shape) for name, part in self.components.items()}
+
     def with_inputs(self, **inputs: Any) -> JointDenoiser:
         """The same network with other fixed inputs (they replace those of the same name)."""
         return replace(self, inputs={**self.inputs, **inputs})
@@ -171,7 +185,7 @@ class JointDenoiser:
         Raises:
             OptionError: anything else.
         """
-        mask = self.mask if mask is None else checked_mask(mask, self.components)
+        mask = self.mask if mask is None else checked_mask(mask, self._spaces())
         if keys is not None:
             keys = keys[None] if isinstance(keys, Tensor) and keys.ndim == 1 else keys
             whole = isinstance(keys, Tensor) and keys.ndim == 2 and keys.dtype == torch.long
@@ -244,7 +258,7 @@ def wrap_joint(
     taken = {"mask"} & set(fixed)
     if taken:
         raise OptionError("mask= is an argument of wrap_joint itself; give it once.")
-    checked = None if mask is None else checked_mask(mask, parts)
+    checked = None if mask is None else checked_mask(mask, {name: (part.space, part.shape) for name, part in parts.items()})
     for name, part in parts.items():
         part.space.check(name, part.shape, None if callable(checked) else checked)
     return JointDenoiser(net, parts, lead or next(iter(parts)), fixed, checked)
@@ -263,26 +277,6 @@ def _component(name: str, given: Any, space: Space) -> Component:
     if not whole or not shape:
         raise OptionError(f"components[{name!r}] needs the shape of one sample, positive integers, got {shape!r}.")
     return Component(prediction, schedule, tuple(shape), space)
-
-
-def checked_mask(mask: Any, components: Mapping[str, Component]) -> Mask:
-    """A mask (1, N) or (B, N), or the function that makes one.
-
-    Raises:
-        OptionError: another shape, other values than 0 and 1, or a sample without nodes.
-    """
-    if callable(mask) and not isinstance(mask, Tensor):
-        if len(inspect.signature(mask).parameters) != 1:
-            raise OptionError("a mask's function takes one argument, the list of the samples' keys.")
-        return mask  # type: ignore[no-any-return]
-    mask = mask[None] if isinstance(mask, Tensor) and mask.ndim == 1 else mask
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise OptionError(f"mask must be a tensor (N,), (1, N) or (B, N), got {tuple(getattr(mask, 'shape', ()))}.")
-    if not bool(((mask == 0) | (mask == 1)).all()) or not bool((mask != 0).any(dim=1).all()):
-        raise OptionError("a mask holds 1 where there is a node and 0 elsewhere, and every sample has a node.")
-    for name, part in components.items():
-        part.space.check(name, part.shape, mask)
-    return mask
 
 
 def _told(level: Level, schedule: Schedule, x: Tensor) -> Tensor:

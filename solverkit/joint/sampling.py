@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -49,23 +50,24 @@ def sample_joint(
         SolverKitError: one of its children, saying what was given, what was expected, and what to do.
     """
     began = time.perf_counter()
-    for label, value in (("shape", shape), ("prior", prior), ("models", models), ("progress", progress or None)):
+    for label, value in (("shape", shape), ("prior", prior), ("models", models)):
         if value is not None:
             raise OptionError(f"sk.sample takes no {label}= with a system of components.")
     card, by_time = _card(sampler, options)
     of = _options(card, joint, options)
     edits = _constraints(joint, constrain)
-    with clocked() as clock, reporting() as said, counting() as count, torch.set_grad_enabled(grad):
+    with ExitStack() as stack, clocked() as clock, reporting() as said, counting() as count, torch.set_grad_enabled(grad):
         seeds, given = _start(joint, num_samples, x, seed)
         dtype, place = _precision(dtype, given), usable_device(device or joint.device)
         joint = _with_masks(joint, seeds, place)
         with planning():
             grids = joint_grids(joint, card, nfe, steps, grid, levels, of[joint.lead])
             plans = lockstep(card, grids, of, joint.lead, by_time)
-        parts, runs = [], []
-        for a, b in _batches(joint, len(seeds), batch_size):
+        parts, runs, batches = [], [], _batches(joint, len(seeds), batch_size)
+        told = _watched(stack, card.name, plans[joint.lead].nfe * len(batches), callback) if progress else callback
+        for a, b in batches:
             part = joint.rows(a, b, len(seeds))
-            run = Run(part, plans, seeds[a:b], dtype, place, on_nonfinite, callback, return_trajectory)
+            run = Run(part, plans, seeds[a:b], dtype, place, on_nonfinite, told, return_trajectory)
             own = {name: None if given is None else given[name][a:b] for name in plans}
             parts.append(run.done(own, {name: _rows(edit, a, b, len(seeds)) for name, edit in edits.items()}))
             runs.append(run)
@@ -255,7 +257,7 @@ def _with_masks(joint: JointDenoiser, seeds: Sequence[int], device: torch.device
 
 def _batches(joint: JointDenoiser, n: int, batch_size: Any) -> list[tuple[int, int]]:
     if batch_size is None:
-        one = sum(torch.Size(shape).numel() for shape in joint.shape.values())
+        one = sum(torch.Size(part.shape).numel() for part in joint.components.values())
         batch_size = max(min(BATCH, NUMBERS // one), 1)
     if not is_count(batch_size):
         raise OptionError(f"batch_size must be a positive integer, got {batch_size!r}.")
@@ -278,3 +280,20 @@ def _stacked(runs: Sequence[Run]) -> dict[str, Tensor]:
 
 def _bad(runs: Sequence[Run]) -> tuple[int, ...]:
     return tuple(torch.cat([run.marked for run in runs]).nonzero().flatten().tolist())
+
+
+def _watched(stack: ExitStack, name: str, total: int, callback: Any) -> Callable[[JointEvaluation], None]:
+    """The callback, with a bar of evaluations."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"))
+    bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+    task = bar.add_task(name, total=total)
+
+    def told(evaluation: JointEvaluation) -> None:
+        bar.advance(task)
+        if callback is not None:
+            callback(evaluation)
+
+    return told

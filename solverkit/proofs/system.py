@@ -103,8 +103,8 @@ def system_order(
     said = {**options, **({"stages": "time"} if by_time else {})}
     errors, lengths = [], []
     for n in ORDER_STEPS:
-        grid, h = order_grid(joint.schedule, order, n, jagged=False)
-        start, exact = _reference(place(joint.schedule, grid[0]), place(joint.schedule, grid[-1]))  # type: ignore[arg-type]
+        grid, h = order_grid(joint.lead_schedule, order, n, jagged=False)
+        start, exact = _reference(place(joint.lead_schedule, grid[0]), place(joint.lead_schedule, grid[-1]))  # type: ignore[arg-type]
         out = sample(joint, card, grid=grid, x=target.states(start), **said).x
         errors.append(float((target.flat(out) - exact).square().mean().sqrt()))
         lengths.append(h)
@@ -125,7 +125,7 @@ def _reference(begin: float, end: float) -> tuple[Tensor, Tensor]:
 
 def _coefficients(joint: JointDenoiser, u: float) -> tuple[Tensor, Tensor]:
     """sigma / alpha and the model's own alpha of every coordinate at a time."""
-    grids = joint_grids(joint, _NOTHING, None, None, None, [joint.schedule.ratio(u), 0.0], {})
+    grids = joint_grids(joint, _NOTHING, None, None, None, [joint.lead_schedule.ratio(u), 0.0], {})
     x, adj = (grids[name][0] for name in ("x", "adj"))
     target = joint.net.target  # type: ignore[attr-defined]
     return target.each(float(x), float(adj)), target.each(x.scale, adj.scale)
