@@ -106,10 +106,13 @@ def test_the_bundled_network_does_not_know_the_order_of_nodes():
 def test_a_folder_that_is_no_graph_network_is_told_so(tmp_path):
     folder = shutil.copytree(NETWORKS / "communities", tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text())
+    assert sk.load(folder).source == str(folder)
     (folder / "config.json").write_text(json.dumps({**config, "layers": 2}))
     with pytest.raises(LoadError, match="does not fit"):
         open_joint(folder)
     (folder / "config.json").write_text("{}")
+    with pytest.raises(LoadError):
+        sk.load(folder)
     with pytest.raises(LoadError, match="describes no GraphNetwork"):
         open_joint(folder)
 

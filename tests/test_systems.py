@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from solverkit_plugins.predictor_corrector.langevin import langevin_step
 
 import solverkit as sk
 from solverkit.errors import DenoiserError, GridError, NonFiniteError, OptionError, TraceError, UnknownNameError
@@ -128,28 +129,33 @@ def test_mean_and_covariance_of_a_chain_are_those_of_the_recursion(sampler):
     assert float((C - expected_C).abs().max()) <= 1e-12 * float(C.abs().max())
 
 
-def test_a_component_moves_by_its_own_past_and_all_are_asked_at_the_same_states():
-    """Jacobi order: what the network sees at evaluation j is every component after j updates, and nothing newer."""
-    joint, grids, plans = system("pc:predictor=euler-maruyama", 4)
-    seen = []
+def test_all_components_are_corrected_at_the_same_old_states():
+    """Jacobi order of `pc`: the adjacency's Langevin step uses the score at the old x, not at the corrected one."""
+    joint, _, plans = system("pc:predictor=euler-maruyama", 4)
+    seen, made = [], {"x": [], "adj": []}
 
     def ask(j, xs):
         seen.append({name: x.clone() for name, x in xs.items()})
         return joint(xs, {name: plan.levels[j] for name, plan in plans.items()})
 
-    z = {name: torch.Generator().manual_seed(1) for name in plans}
-    shape = {"x": (2, 3, 1), "adj": (2, 3, 3)}
-    draws = {
-        n: lambda ordinal, s, t, n=n: joint.components[n].space.project(
-            torch.randn(shape[n], dtype=torch.float64, generator=z[n]), None
-        )
-        for n in plans
-    }
-    start = {n: draws[n](0, 0, 0) * grids[n][0] for n in plans}
+    def drawn(name, shape):
+        def draw(ordinal, s, t):
+            z = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(made[name])))
+            made[name].append(joint.components[name].space.project(z, None))
+            return made[name][-1]
+
+        return draw
+
+    draws = {"x": drawn("x", (2, 3, 1)), "adj": drawn("adj", (2, 3, 3))}
+    start = {name: 3 * draws[name](0, 0.0, 0.0) for name in plans}
     drive(plans, ask, start, draws)
-    corrected = seen[1]
-    assert not torch.equal(corrected["x"], seen[0]["x"]) and not torch.equal(corrected["adj"], seen[0]["adj"])
-    assert plans["x"].nfe == plans["adj"].nfe == len(seen)
+    levels = {name: plan.levels[0] for name, plan in plans.items()}
+    denoised = joint(start, levels)
+    for name, s in levels.items():
+        expected = langevin_step(start[name], denoised[name], made[name][1], float(s), s.alpha, 0.16)
+        torch.testing.assert_close(seen[1][name], expected, rtol=1e-12, atol=1e-12)
+    gauss_seidel = joint({**start, "x": seen[1]["x"]}, levels)
+    assert float((gauss_seidel["adj"] - denoised["adj"]).abs().max()) > 1e-3
 
 
 def test_one_evaluation_asks_for_all_components_and_is_counted_once():

@@ -47,6 +47,12 @@ class GraphDenoiser(torch.nn.Module):
         return {"nodes": skip_X * X + out_X * F_X, "adjacency": skip_A * A + out_A * F_A}
 
 
+def is_joint_folder(folder: Path) -> bool:
+    """Whether a folder's config is of the graph network."""
+    path = folder / "config.json"
+    return path.is_file() and read_json(path).get("network") == "GraphNetwork"
+
+
 def open_joint(folder: Path, sizes: Any = None, device: Any = None, dtype: torch.dtype | None = None) -> JointDenoiser:
     """The graph network of a folder: config.json, model.safetensors, training.json.
 
