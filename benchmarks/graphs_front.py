@@ -1,6 +1,6 @@
 """Evaluations against MMD on graphs of two communities: the suite `graphs`, its table and its picture.
 
-    python benchmarks/graphs_front.py run --out benchmarks/results/graphs.jsonl      about 25 minutes on one core
+    python benchmarks/graphs_front.py run      about 25 minutes on one core; goes on with what --out has
     python benchmarks/graphs_front.py table                                         the table of docs/systems.md
     python benchmarks/graphs_front.py picture --picture docs/graphs.png             graphs, real and drawn
     python benchmarks/graphs_front.py card --samples 512 --nfe 50                   the figures of the network's card
@@ -23,8 +23,10 @@ from solverkit.bench.graph_metrics import STATISTICS, discrepancies, statistics
 
 
 def run_suite(args: argparse.Namespace) -> None:
-    with args.out.open("w", encoding="utf-8") as file:
-        for row in run(args.samples, seed=args.seed, device=args.device):
+    there = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
+    done = {(row["label"], row.get("budget")) for row in there}
+    with args.out.open("a", encoding="utf-8") as file:
+        for row in run(args.samples, seed=args.seed, device=args.device, done=done):
             row["torch"], row["device"] = torch.__version__, args.device or "cpu"
             print(json.dumps(row), flush=True)
             file.write(json.dumps(row) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,10 +37,11 @@ ENTRIES = (
     Entry("gdss-pc:n_steps=0", "score-sde", "Euler-Maruyama", 100),
     Entry("ddpm", None, "ddpm"),
     Entry("dpmpp-2m-sde", None, "dpmpp-2m-sde"),
-    Entry("euler", None, "euler"),
     Entry("dpmpp-2m", None, "dpmpp-2m"),
-    Entry("dpmpp-3m", None, "dpmpp-3m"),
+    Entry("dpmpp-2m", "score-sde", "dpmpp-2m, times even"),
     Entry("unipc", None, "unipc"),
+    Entry("dpmpp-3m", None, "dpmpp-3m"),
+    Entry("euler", None, "euler"),
     Entry("deis", None, "deis"),
 )  # fmt: skip
 
@@ -59,16 +60,27 @@ def floor(n: int, real: Mapping[str, Tensor]) -> dict[str, float]:
 
 def run(
     num_samples: int = 128, entries: Iterable[Entry] = ENTRIES, budgets: Sequence[int] = BUDGETS, seed: int = 0,
-    device: Any = None, batch_size: int | None = None,
+    device: Any = None, batch_size: int | None = None, done: Collection[tuple[str, int]] = (),
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """One row a cell: sampler, evaluations, seconds, each MMD^2 and its standard error. Begins with the floor."""
+    """One row a cell: sampler, evaluations, seconds, each MMD^2 and its standard error. Begins with the floor.
+
+    Args:
+        num_samples: Graphs a cell.
+        entries, budgets: What is run.
+        seed, device, batch_size: As of `sk.sample`.
+        done: (label, budget) of cells that are there already; the floor is then, too.
+    """
     joint: Any = load("communities", device=device)
     real = statistics(*real_graphs(REAL, 1))
     start: dict[str, Any] = {"suite": "graphs", "num_samples": num_samples, "seed": seed}
-    yield {**start, "label": "real", **floor(num_samples, real)}
-    for entry in entries:
-        for budget in (n for n in budgets if n <= entry.most):
+    if not done:
+        yield {**start, "label": "real", **floor(num_samples, real)}
+    chosen = list(entries)
+    for budget in budgets:
+        for entry in (e for e in chosen if budget <= e.most):
             row = {**start, "label": entry.label, "sampler": entry.sampler, "grid": entry.grid, "budget": budget}
+            if (entry.label, budget) in done:
+                continue
             began = time.perf_counter()
             try:
                 made: Any = sample(

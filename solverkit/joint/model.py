@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ class JointDenoiser:
         mask: (1, N) or (B, N), 1 where there is a node; a function of the samples' keys; or None.
         keys: (1, N) or (B, N): which node is which, for the draws; None is 0 .. N - 1.
         source: The bundled name or the folder that it was opened from.
+        own: What is known of the network's dtype.
     """
 
     net: Callable[..., Any]
@@ -64,6 +65,7 @@ class JointDenoiser:
     mask: Mask | None = None
     keys: Tensor | None = None
     source: str | None = None
+    own: OwnDtype = field(default_factory=OwnDtype, repr=False)
 
     @property
     def lead_schedule(self) -> Schedule:
@@ -109,7 +111,7 @@ class JointDenoiser:
         given: dict[str, Tensor] = {}
         times: dict[str, Tensor] = {}
         weights = {}
-        dtype = OwnDtype().of(self.net)
+        dtype = self.own.of(self.net)
         for name, part in self.components.items():
             level = part.schedule.at(levels[name])
             weights[name] = part.weights(level)

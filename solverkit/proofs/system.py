@@ -122,7 +122,7 @@ def _reference(begin: float, end: float) -> tuple[Tensor, Tensor]:
     schedules = {name: part.schedule for name, part in joint.components.items()}
     s, scale = _coefficients(joint, begin)
     y = target.mean + s * torch.randn(4, target.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return y * scale, target.transport(y, schedules, begin, end) * _coefficients(joint, end)[1]
+    return y * scale, target.transport(y, schedules, begin, end, 512) * _coefficients(joint, end)[1]
 
 
 def _coefficients(joint: JointDenoiser, u: float) -> tuple[Tensor, Tensor]:
