@@ -15,6 +15,7 @@ _NAMES = {
     "model.denoiser": "wrap Denoiser",
     "model.flow_map": "wrap_map MapDenoiser",
     "model.several": "with_models",
+    "joint.model": "wrap_joint JointDenoiser",
     "model.towards": "wrap_towards",
     "files.hub": "load",
     "process.variance_preserving": "VP SubVP",
@@ -47,8 +48,8 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = (
-    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "steps", "tokens",
-    "typing",
+    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "joint", "steps",
+    "tokens", "typing",
 )  # fmt: skip
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
@@ -86,6 +87,9 @@ if TYPE_CHECKING:
         hub as hub,
     )
     from . import (
+        joint as joint,
+    )
+    from . import (
         likelihood as likelihood,
     )
     from . import (
@@ -108,6 +112,8 @@ if TYPE_CHECKING:
     from .gaussian.stats import GaussianStats as GaussianStats
     from .grid.grid import Grid as Grid
     from .grid.named import make_grid as make_grid
+    from .joint.model import JointDenoiser as JointDenoiser
+    from .joint.model import wrap_joint as wrap_joint
     from .model.denoiser import Denoiser as Denoiser
     from .model.denoiser import wrap as wrap
     from .model.flow_map import MapDenoiser as MapDenoiser

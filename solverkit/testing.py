@@ -29,6 +29,7 @@ from .proofs.options import check_options
 from .proofs.order import check_order, measured_order, order_grid
 from .proofs.parts import check_parts
 from .proofs.runs import check_finite, check_independence, check_input_untouched, check_nfe, check_spellings
+from .proofs.system import check_system
 from .proofs.token_law import check_token_law, check_token_product
 from .proofs.token_runs import (
     check_token_cache,
@@ -78,6 +79,7 @@ CHECKS: tuple[Check, ...] = (
     check_growth,
     check_device,
     check_input_untouched,
+    check_system,
 )
 TOKEN_CHECKS: tuple[Check, ...] = (
     check_token_law, check_token_product, check_token_prompt, check_token_cache, check_token_independence, check_token_nfe,

@@ -23,37 +23,16 @@ from __future__ import annotations
 import json
 
 import torch
-from graph_network import CONFIG, GraphNetwork, scales
 from loop import arguments, start, train
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-SMALLEST, LARGEST = 6, 10  # nodes of a community
-INSIDE, BETWEEN = 0.7, 0.05
+from solverkit.joint.graph_network import CONFIG, GraphNetwork, scales
+from solverkit.targets.communities import BETWEEN, INSIDE, LARGEST, SMALLEST, communities
+
 BETA, SIGMA = (0.1, 20.0), (0.02, 20.0)
 DEVIATION_X, DEVIATION_A = 0.32, 0.6  # root mean squares of the clean parts
 T_MIN = 1e-3
-
-
-def communities(n: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """n graphs: X (n, 20, 10), A (n, 20, 20), both of 0 and 1, and mask (n, 20)."""
-    sizes = torch.randint(SMALLEST, LARGEST + 1, (n, 2), device=device)
-    place = torch.arange(2 * LARGEST, device=device)
-    second = (place >= sizes[:, :1]).long()
-    mask = (place < sizes.sum(dim=1, keepdim=True)).float()
-    same = second[:, :, None] == second[:, None]
-    pair = (mask[:, :, None] * mask[:, None]).triu(1)
-    chance = torch.where(same, INSIDE, BETWEEN)
-    draws = torch.rand(n, 2 * LARGEST, 2 * LARGEST, device=device)
-    A = (draws < chance).float() * pair
-    bridges = (pair * ~same).flatten(1)
-    alone = (A.flatten(1) * bridges).sum(dim=1, keepdim=True) == 0
-    nearest = torch.where(bridges > 0, draws.flatten(1), 2.0).argmin(dim=1)  # uniform among the pairs between
-    A = torch.where(alone, A.flatten(1) + one_hot(nearest, A[0].numel()), A.flatten(1)).view_as(A)
-    A = A + A.transpose(1, 2)
-    degree = A.sum(dim=2).long().clamp(1, CONFIG["features"]) - 1
-    return one_hot(degree, CONFIG["features"]).float() * mask[..., None], A, mask
 
 
 def node_process(t: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from ..errors import BenchError, OptionError, UnknownNameError
 from . import parameters
 from .console import print_json, read_value, remark, settings, split_settings
 from .destination import require_folder, require_readable, require_writable
+from .graph_bench import bench_graphs
 from .report import DATABASE, FIGURE, LINES, show_rows
 from .run_progress import progress_of_run
 from .token_bench import show_front, token_plan
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ..bench.suite import Suite
 
 OUT = Path("solverkit-bench")
-SUITE = typer.Option("quick", "--suite", help="quick, full, tokens, a plugin's, or a TOML file.")
+SUITE = typer.Option("quick", "--suite", help="quick, full, tokens, graphs, a plugin's, or a TOML file.")
 MODELS = typer.Option([], "--model", "-m", help="Instead of the suite's; a,b or repeated; or path.py:function.")
 SAMPLERS = typer.Option(
     [], "--sampler", "-s",
@@ -83,6 +84,13 @@ def bench(
     for path in (out / DATABASE, out / LINES, out / FIGURE, csv, parquet):
         if path is not None:
             require_writable(path)
+    if suite == "graphs":
+        return bench_graphs(
+            _split(samplers), grids, _budgets(budgets), num_samples, seed, (device, batch, threads),
+            {"--model": models, "--set": pairs, "--label": label is not None, "--dtype": dtype, "--csv": csv,
+             "--parquet": parquet, "--engine": engine != "local"},
+            out / LINES, out / FIGURE, as_json,
+        )  # fmt: skip
     if Path(suite).suffix == ".toml":
         require_readable(Path(suite), folder=False)
     if data is not None:

@@ -14,7 +14,7 @@ def check(
     as_json: bool = parameters.JSON,
 ) -> None:
     """Prove a decoder of tokens by checks of its own, or a sampler: order, spellings, nfe, options, edits, independence,
-    finite, ends, law, parts, growth, device, input_untouched.
+    finite, ends, law, parts, growth, device, input_untouched, system.
     """
     try:
         from ..testing import card_of, check_sampler

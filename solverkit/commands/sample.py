@@ -88,8 +88,11 @@ def sample(
     caption = _caption(model, card, options, grid, result.nfe, seed, label, guidance)
     written = [with_folder(tensors)]
     try:
-        save_file({"x": result.x.cpu().contiguous()}, tensors)
-        if picture is not None and write_picture(result.x, caption, picture):
+        parts: dict[str, Any] = result.x if isinstance(result.x, dict) else {"x": result.x}
+        save_file({name: x.cpu().contiguous() for name, x in parts.items()}, tensors)
+        if picture is not None and len(parts) > 1:
+            remark(f"no picture of a system of {', '.join(parts)}")
+        elif picture is not None and write_picture(result.x, caption, picture):
             written.insert(0, picture)
         elif picture is not None:
             remark(f"no picture of samples of shape {tuple(result.x.shape[1:])}")

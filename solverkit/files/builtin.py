@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -19,8 +20,10 @@ def register_models(register: Callable[..., None]) -> None:
     register("mnist-map", mnist_map, reference="benchmarks/train/mean_flow.py")
     register("mnist-early", mnist_early, reference="benchmarks/train/early.py")
     register("mnist-super-resolution", mnist_super_resolution, reference="benchmarks/train/super_resolution.py")
+    register("communities", communities, reference="benchmarks/train/graphs.py")
     register("gaussian", gaussian, reference="solverkit/problems.py")
     register("mixture", mixture, reference="solverkit/problems.py")
+    register("coupled-gaussian", coupled_gaussian, reference="solverkit/targets/coupled_gaussian.py")
 
 
 # Models import what they need when they are built: listing them must not import diffusers.
@@ -95,6 +98,17 @@ def mnist_super_resolution(
     return open_super_resolution("mnist-super-resolution", small, device, dtype)
 
 
+def communities(
+    sizes: int | list[int] | torch.Tensor | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Bundled system of graphs with two communities, 12 to 20 nodes: features of nodes on VP, adjacency on VE."""
+    from .joint_folder import bundled_joint
+
+    return bundled_joint("communities", sizes, device, dtype)
+
+
 def gaussian(dim: int = 8, condition: float = 100.0, schedule: Schedule | None = None, seed: int = 0) -> DenoiserLike:
     """One Gaussian in `dim` dimensions whose probability flow is known exactly; on EDM's schedule by default."""
     from ..targets import exact as problems
@@ -109,3 +123,10 @@ def mixture(
     from ..targets import exact as problems
 
     return problems.mixture(dim, modes, rank, schedule, seed)
+
+
+def coupled_gaussian(size: int = 4, features: int = 2, mask: torch.Tensor | None = None) -> Any:
+    """A system with an exact joint denoiser: nodes x on VP and adjacency adj on VE, one coupled Gaussian."""
+    from ..targets.coupled_gaussian import coupled_gaussian as build
+
+    return build(size, features, mask=mask)

@@ -23,6 +23,7 @@ from ..process.schedule import Schedule
 from ..registry.registry import registry
 from .diffusers_export import to_config
 from .diffusers_network import WEIGHTS, classes
+from .joint_folder import is_joint_folder, open_joint
 from .named_time import NamedTime
 from .network import COMPONENTS, NETWORKS, is_pipeline, open_folder, open_pipeline, refuse_moves, said_from
 from .token_folder import is_token_folder, open_tokens
@@ -109,6 +110,8 @@ def load(
     folder = _find(source, models, subfolder, revision, token)
     if is_token_folder(folder):
         return said_from(os.fspath(folder), open_tokens(folder, device, dtype, **fixed_kwargs))  # type: ignore[arg-type,return-value]
+    if is_joint_folder(folder):
+        return said_from(os.fspath(folder), open_joint(folder, device=device, dtype=dtype, **fixed_kwargs))  # type: ignore[arg-type,return-value]
     return open_folder(folder, prediction, schedule, device, dtype, integer_time, labels, fixed_kwargs)
 
 

@@ -81,7 +81,7 @@ class Schedule:
         return Level(s, round(time) if self.integer_time else time, alpha + self.frame * sigma, self.frame)
 
 
-TOLD = ("sigma", "log", "quarter-log", "arctan", "index")
+TOLD = ("sigma", "log", "quarter-log", "arctan", "index", "unit")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class VE(Schedule):
     """Variance exploding: alpha = 1, sigma from sigma_min to sigma_max (Song et al. 2021, eq. 9).
 
     told: "sigma" (the network is told sigma), "log" (log sigma), "quarter-log" (log(sigma) / 4, EDM's c_noise), "arctan"
-    (2 / pi atan(sigma)), or "index" (0 at sigma_max .. num_levels - 1 at sigma_min, the discrete NCSN convention).
+    (2 / pi atan(sigma)), "index" (0 at sigma_max .. num_levels - 1 at sigma_min, the discrete NCSN convention), or "unit"
+    (t in [0, 1] of sigma = sigma_min (sigma_max / sigma_min)^t, eq. 30).
     """
 
     sigma_min: float = 0.01
@@ -126,6 +127,8 @@ class VE(Schedule):
         if self.told == "index":
             span = math.log(self.sigma_max / self.sigma_min) or 1.0
             return (self.num_levels - 1) * (math.log(self.sigma_max) - max(log_sigma, math.log(self.sigma_min))) / span
+        if self.told == "unit":
+            return (log_sigma - math.log(self.sigma_min)) / (math.log(self.sigma_max / self.sigma_min) or 1.0)
         return log_sigma if self.told == "log" else log_sigma / 4
 
     def ratio(self, time: float) -> float:
@@ -135,6 +138,8 @@ class VE(Schedule):
             return math.tan(time * math.pi / 2)
         if self.told == "index":
             return self.sigma_max * (self.sigma_min / self.sigma_max) ** (time / (self.num_levels - 1))
+        if self.told == "unit":
+            return self.sigma_min * (self.sigma_max / self.sigma_min) ** time
         return math.exp(time if self.told == "log" else 4 * time)
 
 

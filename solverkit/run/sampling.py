@@ -108,7 +108,7 @@ def sample(
             sampler, nfe, steps, num_samples=num_samples, shape=shape, x=x, seed=seed, grid=grid, levels=levels,
             constrain=constrain, device=device, dtype=dtype, progress=progress, callback=callback,
             return_trajectory=return_trajectory, batch_size=batch_size, on_nonfinite=on_nonfinite, prior=prior, grad=grad,
-            options=options,
+            models=models, options=options,
         )  # fmt: skip
     began = time.perf_counter()
     with clocked() as clock, reporting() as said:
