@@ -15,6 +15,23 @@ from solverkit.flow.likelihood import Likelihood, dequantised, log_likelihood
 from solverkit.problems import gaussian, mixture
 
 TARGET = mixture(dim=6, modes=3, schedule=sk.VP())
+
+
+class RowByRow:
+    """A denoiser that is asked for one row at a time: a matrix product's rounding depends on how many rows it has, and the
+    flow from a sample far off the data makes 1e-6 nats of 1e-18."""
+
+    def __init__(self, denoiser):
+        self.denoiser = denoiser
+
+    def __getattr__(self, name):
+        return getattr(self.denoiser, name)
+
+    def __call__(self, x, level):
+        levels = level if isinstance(level, tuple) else (level,) * len(x)
+        return torch.cat([self.denoiser(row, own) for row, own in zip(x.split(1), levels)])
+
+
 METHODS = {
     "ode": {"rtol": 1e-2, "atol": 1e-2},
     "ode, probes": {"divergence": "hutchinson", "rtol": 1e-2, "atol": 1e-2},
@@ -38,10 +55,11 @@ def data(n, method):
 def test_a_batch_is_its_samples_one_by_one_and_in_any_order(options, seed):
     x = data(5, options.get("method"))
     listed = isinstance(seed, list)
+    target = TARGET if "method" in options else RowByRow(TARGET)
 
     def found(rows, **more):
         key = [seed[i] for i in rows] if listed else seed
-        return log_likelihood(TARGET, x[rows], seed=key, **options, **more)
+        return log_likelihood(target, x[rows], seed=key, **options, **more)
 
     batch = found(range(5))
     alone = [found([i]) for i in range(5)]
