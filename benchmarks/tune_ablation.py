@@ -27,7 +27,7 @@ from solverkit.tuning.rows import Rows, counted
 UNSEEN, SEED = 4242, 1000
 # Name: noises, starts, history, passes.
 SIZES = {
-    "default": (96, 4, 4, 1), "noises-64": (64, 4, 4, 1), "noises-160": (160, 4, 4, 1), "noises-512": (512, 4, 4, 1),
+    "default": (96, 2, 4, 1), "noises-64": (64, 4, 4, 1), "noises-160": (160, 4, 4, 1), "noises-512": (512, 4, 4, 1),
     "one-start": (96, 1, 4, 1), "two-starts": (96, 2, 4, 1), "six-starts": (96, 6, 4, 1), "history-1": (96, 4, 1, 1),
     "history-2": (96, 4, 2, 1), "history-8": (96, 4, 8, 1), "two-passes": (96, 4, 4, 2), "huber": (96, 4, 4, 1),
     "rms": (96, 4, 4, 1), "least-squares": (96, 4, 4, 1), "by-error": (96, 4, 4, 1), "forgetful": (96, 4, 4, 1),

@@ -23,7 +23,7 @@ TFLOP, SPEED = 24.0, 400.0  # of a guided row of SDXL's size at 1024 x 1024 (two
 def main() -> None:
     lines = []
     for words, (nfe, samples, validation, fast, evaluations) in CALLS.items():
-        rows = Work(Asked(nfe, samples, validation, 4, 1, 4, fast, 0, None), evaluations, lambda told: None).total
+        rows = Work(Asked(nfe, samples, validation, 2, 1, 4, fast, 0, None), evaluations, lambda told: None).total
         lines.append([words, f"{rows / 1000:.0f}k", f"{rows * TFLOP / SPEED / 60:.0f}"])
     print(table(["call", "rows", f"GPU minutes, {TFLOP:g} TFLOP a row at {SPEED:g} TFLOP/s"], lines))
 

@@ -30,7 +30,7 @@ def tune(
     out: Path = OUT,
     samples: int = typer.Option(96, "--samples", min=8, help="Noises to fit to."),
     validation: int = typer.Option(96, "--validation", min=8, help="Noises to judge on, of seeds of their own."),
-    starts: int = typer.Option(4, "--starts", min=1, max=6, help="Starts of the search of levels."),
+    starts: int = typer.Option(2, "--starts", min=1, max=6, help="Starts of the search of levels."),
     passes: int = typer.Option(1, "--passes", min=1, help="How often each noise is fitted to."),
     fast: bool = typer.Option(False, "--fast", help="Search and least squares only, from one start."),
     resume: bool = typer.Option(False, "--resume", help="Go on with the budgets that the file lacks."),

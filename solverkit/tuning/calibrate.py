@@ -35,7 +35,7 @@ def tune(
     *,
     samples: int = 96,
     validation: int = 96,
-    starts: int = 4,
+    starts: int = 2,
     passes: int = 1,
     history: int = 4,
     fast: bool = False,
