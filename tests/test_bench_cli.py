@@ -69,11 +69,13 @@ def test_runs_are_merged(cli, tmp_path):
 
 def test_what_a_sampler_does_wrong_is_told_and_the_run_goes_on(cli, tmp_path):
     (tmp_path / "own.py").write_text(
-        "import time\ndef hangs(model, x, grid, noise):\n    time.sleep(60)\ndef net():\n    return None\n"
+        "import pathlib, time\ndef hangs(model, x, grid, noise):\n    time.sleep(20)\n"
+        f"    pathlib.Path({str(tmp_path / 'slept')!r}).touch()\ndef net():\n    return None\n"
     )
     code, out, _ = cli("bench", "-m", "gaussian", "-s", "own.py:hangs,euler", "-n", "4", "-k", "2", "--timeout", "0.3")
     assert code == 1
     assert "hangs at NFE 4" in out and "--timeout, 0.3 seconds" in out and "euler" in out
+    assert not (tmp_path / "slept").exists()  # neither its run nor what is looked up before it was waited for
     code, _, err = cli("bench", "-m", "own.py:net", "-s", "euler", "-n", "4")
     assert code == 2 and "expected a denoiser" in err
     code, _, err = cli(*BENCH, "--engine", "rya")

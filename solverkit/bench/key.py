@@ -20,6 +20,7 @@ from ..plan.trace import trace
 from ..registry.catalogue import metrics as metric_cards
 from ..registry.registry import SamplerCard
 from ..run.choose import choose_grid
+from .cell import CellTimeout, limited
 from .named import find_sampler, is_peer
 from .peers import peer_digest
 from .reference import VERSION
@@ -29,7 +30,9 @@ from .suite import Cell
 SCHEME = 1  # raise it when what a row says of the same samples changes
 
 
-def cell_key(cell: Cell, subject: Subject, grid: str, wanted: Sequence[str], given: Mapping[str, Any]) -> str:
+def cell_key(
+    cell: Cell, subject: Subject, grid: str, wanted: Sequence[str], given: Mapping[str, Any], timeout: float | None = None
+) -> str:
     """32 hex digits.
 
     Args:
@@ -38,13 +41,14 @@ def cell_key(cell: Cell, subject: Subject, grid: str, wanted: Sequence[str], giv
         grid: The grid that it runs on.
         wanted: The metrics.
         given: Objects behind names (`Suite.given`).
+        timeout: Seconds after which a sampler is known by its source alone, and no more by what it does.
     """
     denoiser, entry = subject.denoiser, cell.model
     content = {
         "scheme": SCHEME,
         "model": subject.fingerprint or f"unknown {entry.name} {sorted(entry.options.items(), key=str)}",
         "sampler": cell.sampler,
-        "code": _code(cell, denoiser, grid, given),
+        "code": _code(cell, denoiser, grid, given, timeout),
         "options": cell.options,
         "grid": grid,
         "nfe": cell.nfe,
@@ -60,14 +64,15 @@ def cell_key(cell: Cell, subject: Subject, grid: str, wanted: Sequence[str], giv
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def _code(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any]) -> str:
+def _code(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any], timeout: float | None) -> str:
     if is_peer(cell.sampler):
         return peer_digest(cell.sampler)
     card = find_sampler(cell.sampler, given)
     if isinstance(card, SamplerCard) and card.traceable:
         try:
-            return _plan(card, denoiser, grid, cell)
-        except Exception:  # whatever it is, it happens again when the sampler runs, and is stored as that
+            with limited(timeout):
+                return _plan(card, denoiser, grid, cell)
+        except (Exception, CellTimeout):  # whatever it is, it happens again when the sampler runs, and is stored as that
             pass
     return _source(card.fn)
 

@@ -225,7 +225,7 @@ class _Runner:
             grid = grid_of(cell, subject, self.suite.given)
         except Exception:  # told when the cell runs
             grid = "unknown"
-        return cell_key(cell, subject, grid, self.wanted, self.suite.given)
+        return cell_key(cell, subject, grid, self.wanted, self.suite.given, self.timeout)
 
     def _solve(self, subject: Subject, seed: int, guess: _Guess, cell: int) -> None:
         end = guess.done + guess.reference_cost(subject)
