@@ -106,7 +106,7 @@ class ExactDenoiser:
         return self.target.transport(x, *self._alpha_s(from_level), *self._alpha_s(to_level))
 
     def _map(self, x: Tensor, s: Level, t: Level) -> Tensor:
-        """g(x, s, t): closed form for one mode, else the flow in `SUBSTEPS` steps of RK4: 2.5e-5 off (RMS) over all noise levels at once."""
+        """g(x, s, t): closed form for one mode, else `SUBSTEPS` steps of RK4: 2.5e-5 off (RMS) over all noise levels."""
         if t == s:
             return self.target.denoised(x, *self._alpha_s(s))
         r = t * s.alpha / (t.alpha * s)
