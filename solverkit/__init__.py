@@ -47,8 +47,8 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = (
-    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "steps", "tokens",
-    "typing",
+    "errors", "testing", "problems", "guidance", "constraints", "inverse", "likelihood", "flow_map", "bench", "hub",
+    "steps", "tokens", "typing",
 )  # fmt: skip
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
@@ -84,6 +84,9 @@ if TYPE_CHECKING:
     )
     from . import (
         hub as hub,
+    )
+    from . import (
+        inverse as inverse,
     )
     from . import (
         likelihood as likelihood,
