@@ -24,6 +24,8 @@ _NAMES = {
     "grid.grid": "Grid",
     "grid.named": "make_grid",
     "run.sampling": "sample",
+    "run.impute": "impute",
+    "run.imputed": "Imputation",
     "run.result": "Result",
     "run.rollout": "rollout Rollout",
     "plan.transitions": "transitions mixed Transition",
@@ -151,6 +153,8 @@ if TYPE_CHECKING:
     from .registry.catalogue import samplers as samplers
     from .registry.declare import sampler as sampler
     from .registry.hookspecs import hookimpl as hookimpl
+    from .run.impute import impute as impute
+    from .run.imputed import Imputation as Imputation
     from .run.result import Result as Result
     from .run.rollout import Rollout as Rollout
     from .run.rollout import rollout as rollout

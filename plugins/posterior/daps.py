@@ -21,7 +21,7 @@ RHO = 7.0  # of the levels of the inner ODE
 
 def _guess(model: Any, x: Any, grid: Grid, s: Level, steps: int) -> Any:
     """x_0 by Euler steps of the probability flow from s, even in the 7th root of sigma / alpha; the last to 0."""
-    if steps == 1:
+    if steps == 1 or s.alpha == 0:
         return model(x, s)
     low = min(0.01, 0.1 * s.ratio)
     top, end = s.ratio ** (1 / RHO), low ** (1 / RHO)
@@ -59,7 +59,7 @@ def daps(
         ode_steps: Evaluations a level.
         inner: "langevin" steps from the guess, or the "exact" draw, where a linear operator has one.
         langevin_steps: Of unadjusted Langevin at each level.
-        step, step_ratio: The step falls linearly from `step` at the first level to step_ratio times that at the last.
+        step, step_ratio: The step falls linearly with the level's number, from `step` towards step_ratio times that.
         tau: Standard deviation of the likelihood; the measurement's own if None (0.01 in the published settings).
     """
     if ode_steps < 1 or langevin_steps < 1 or not step > 0 or not 0 < step_ratio <= 1:
@@ -71,19 +71,19 @@ def daps(
     tau = own.noise_std if tau is None else tau
     if not tau > 0:
         raise OptionError("daps needs a likelihood of some width: tau > 0, or a measurement with noise_std > 0.")
-    levels, first, A = list(grid), grid[0].ratio, own.operator
-    if math.isinf(first):
-        raise OptionError("daps noises x_0 anew by finite noise: start the grid below alpha = 0 (levels=, or ratio_max=).")
-    for s, t in pairwise(levels):
+    levels, A = list(grid), own.operator
+    for i, (s, t) in enumerate(pairwise(levels)):
         grid.begin_step()
         guess = _guess(model, x, replace(grid, on_step=None), s, ode_steps)
         width = s.ratio
-        if inner == "exact":  # argmin of a perturbed problem is a draw
+        if math.isinf(width):  # pure noise: the guess is the mean of the data, and N(guess, s^2) has no end
+            clean = guess
+        elif inner == "exact":  # argmin of a perturbed problem is a draw
             u = guess + width * noise(s, s)
             missed = own.missed(u)
             clean = u + A.adjoint(A.solve(missed + tau * _drawn(noise, s, missed), 1.0, (tau / width) ** 2))
         else:
-            eta, clean = step * (1 + (1 - width / first) * (step_ratio - 1)), guess
+            eta, clean = step * (1 + i / (len(levels) - 1) * (step_ratio - 1)), guess
             for _ in range(langevin_steps):
                 score = (guess - clean) / width**2 + A.adjoint(own.missed(clean)) / tau**2
                 clean = clean + eta * score + math.sqrt(2 * eta) * noise(s, s)

@@ -43,14 +43,16 @@ def red_diff(
     if len(mu) != len(x):
         mu = mu.expand_as(x)
     first, second = torch.zeros_like(mu), torch.zeros_like(mu)
-    for n, (s, t) in enumerate(grid.steps(), 1):
-        z = noise(s, t)
+    n = 0
+    for s, t in grid.steps():
+        if s.alpha == 0:  # the weight s / alpha is infinite, and the answer knows nothing of mu
+            continue
+        n, z = n + 1, noise(s, t)
         noised = s.alpha * mu + s * z
         off = (noised - s.alpha * model(noised, s)) / s - z
         missed = own.missed(mu)
-        # where alpha = 0 the weight s / alpha is infinite and the answer knows nothing of mu: the values alone
-        weight = 0.0 if s.alpha == 0 else grad_weight * s.ratio
-        gradient = weight / mu[0].numel() * off - obs_weight / missed[0].numel() * own.operator.adjoint(missed)
+        pulled = own.operator.adjoint(missed)
+        gradient = grad_weight * s.ratio / mu[0].numel() * off - obs_weight / missed[0].numel() * pulled
         first = BETAS[0] * first + (1 - BETAS[0]) * gradient
         second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
         mu = mu - lr * (first / (1 - BETAS[0] ** n)) / ((second / (1 - BETAS[1] ** n)).sqrt() + EPSILON)

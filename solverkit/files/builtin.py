@@ -21,6 +21,7 @@ def register_models(register: Callable[..., None]) -> None:
     register("mnist-super-resolution", mnist_super_resolution, reference="benchmarks/train/super_resolution.py")
     register("gaussian", gaussian, reference="solverkit/problems.py")
     register("mixture", mixture, reference="solverkit/problems.py")
+    register("series", series, reference="solverkit/problems.py")
 
 
 # Models import what they need when they are built: listing them must not import diffusers.
@@ -109,3 +110,10 @@ def mixture(
     from ..targets import exact as problems
 
     return problems.mixture(dim, modes, rank, schedule, seed)
+
+
+def series(channels: int = 4, length: int = 24, schedule: Schedule | None = None) -> DenoiserLike:
+    """A Gaussian process over several time series, (channels, length), with an exact denoiser."""
+    from ..targets.series import series as process
+
+    return process(channels, length, schedule)
