@@ -111,8 +111,8 @@ def _checked(
     if shape is not None and tuple(observed.shape[1:]) != tuple(shape):
         raise OptionError(f"observed holds data of shape {tuple(observed.shape[1:])}, the denoiser's are {tuple(shape)}.")
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
-        got = mask.dtype if isinstance(mask, torch.Tensor) else type(mask).__name__
-        raise OptionError(f"mask must be a boolean tensor, true where it is observed; got {got}.")
+        kind = mask.dtype if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise OptionError(f"mask must be a boolean tensor, true where it is observed; got {kind}.")
     if mask.shape[1:] != observed.shape[1:] or len(mask) not in (1, len(observed)):
         raise OptionError(
             f"mask must have observed's shape {tuple(observed.shape)}, or one row for all; got {tuple(mask.shape)}."
