@@ -192,14 +192,14 @@ def picture() -> None:
             axis.plot(times, middle, color="#4477aa", linewidth=1.5, label="median")
             axis.plot(times[~seen], truths[0, 0][~seen], "x", color="#cc3311", markersize=5, label="truth, not shown")
             axis.plot(times[seen], truths[0, 0][seen], "o", color="black", markersize=3.5, label="observed")
-            if line is axes[0]:
+            if task == "forecast":
                 axis.set_title(name, fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel({"forecast": "forecast", "missing": "50 % missing"}[task])
     for axis in axes[1]:
         axis.set_xlabel("time")
-    axes[0][0].legend(fontsize=7.5, frameon=False, loc="lower left")
-    figure.tight_layout()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), ncol=4, fontsize=9, frameon=False, loc="lower center")
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(PICTURE, dpi=100)
     print(PICTURE)
 

@@ -142,11 +142,12 @@ def on_digits(out: Path) -> None:
     digits = [sk.sample(sk.load("mnist", labels=k), "unipc", nfe=20, num_samples=1, seed=k).x for k in (2, 5, 9)]
     truths = torch.cat(digits)
     eta = 2 / math.pi * math.asin(math.sqrt(0.1))
-    three = lambda *m: inverse.mmps(*m, iterations=3)  # noqa: E731
+    three = lambda *m: inverse.mmps(*m, iterations=3, limit=1.0)  # noqa: E731
+    unit = lambda *m: inverse.pigdm(*m, limit=1.0)  # noqa: E731
     exact = lambda *m: inverse.diffpir(*m, variance=0.35)  # noqa: E731
     released = lambda *m: inverse.diffpir(*m, rho="released")  # noqa: E731
     chosen = {
-        "pigdm": Method(inverse.pigdm, "ddpm", {"steps": 30}),
+        "pigdm": Method(unit, "ddpm", {"steps": 30}),
         "mmps, 3 iterations": Method(three, "dpmpp-2m", {"steps": 20}),
         "diffpir, exact rho": Method(exact, "ddpm", {"steps": 30}),
         "diffpir, released": Method(released, "cps", {"steps": 30, "eta": eta}),
@@ -172,9 +173,9 @@ def on_digits(out: Path) -> None:
             lines[name].append(f"{float(error.median()):.2f}, {float(missed.median()):.1f}")
             cost[name] = f"{run.nfe:.0f}" + (f" + {run.products}" if run.products else "") + f", {run.seconds:.0f} s"
             print(task, name, lines[name][-1], cost[name], flush=True)
-        for line, (name, picture) in zip(axes, pictures.items()):
+        for j, (name, picture) in enumerate(pictures.items()):
             for i in range(n):
-                axis = line[k * n + i]
+                axis = axes[j, k * n + i]
                 axis.imshow(picture[i, 0].clamp(-1, 1), cmap="gray", vmin=-1, vmax=1)
                 axis.set_xticks([])
                 axis.set_yticks([])
@@ -182,7 +183,7 @@ def on_digits(out: Path) -> None:
                     spine.set_visible(False)
                 if k == 0 and i == 0:
                     axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-                if line is axes[0] and i == 0:
+                if j == 0 and i == 0:
                     axis.set_title(task, fontsize=9, loc="left")
     figure.subplots_adjust(0.13, 0.005, 0.998, 0.95, 0.04, 0.04)
     figure.savefig(out, dpi=110)

@@ -261,6 +261,21 @@ def test_red_diff_finds_the_values_and_has_no_width():
     assert float(x.std(0).mean()) < 0.2 * float(exact.covariance.diagonal().sqrt().mean())
 
 
+def test_a_limit_cuts_what_no_data_can_have():
+    """A limit above the largest variance changes nothing; below it, the correction has that length."""
+    target = gaussian(6, 20.0)
+    A, y = measured(target)
+    x, level = states(target, target.schedule, 5.0)
+    for made in (inverse.pigdm, inverse.mmps, inverse.tmpd):
+        free, wide, cut = (made(target, A, y, STD, limit=limit)(x, level) for limit in (None, 1.0, 0.01))
+        torch.testing.assert_close(wide, free)
+        short, long = cut - target(x, level), free - target(x, level)
+        assert float((short.norm(dim=1) / long.norm(dim=1)).max()) < 0.9
+        torch.testing.assert_close(short / short.norm(dim=1, keepdim=True), long / long.norm(dim=1, keepdim=True))
+    with pytest.raises(OptionError, match="limit must be positive"):
+        inverse.pigdm(target, A, y, STD, limit=0.0)
+
+
 def test_gradients_go_through():
     target = gaussian(6, 20.0)
     A, y = measured(target)

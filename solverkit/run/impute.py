@@ -32,6 +32,7 @@ def impute(
     seed: int = 0,
     noise_std: float = 0.0,
     iterations: int = 5,
+    limit: float | None = None,
     batch_size: int | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
@@ -54,6 +55,7 @@ def impute(
         seed: Sample j of series i has the key (seed, i samples + j).
         noise_std: Of what was observed; "mmps" and "pigdm" alone.
         iterations: Of "mmps".
+        limit: Of "mmps" and "pigdm": the largest variance of the data in any direction, for networks (`inverse.pigdm`).
         batch_size, dtype: As in `sk.sample`.
         options: Of the sampler.
 
@@ -77,7 +79,7 @@ def impute(
         known = observed[group].repeat_interleave(samples, 0)
         holes = mask[group[0] if len(mask) > 1 else 0][None].expand_as(known)
         keys = [(int(seed) << 64) + i * samples + j for i in group for j in range(samples)]
-        model, constrain = _model(denoiser, known, holes, method, noise_std, iterations)
+        model, constrain = _model(denoiser, known, holes, method, noise_std, iterations, limit)
         result = sample(model, name, shape=known.shape, seed=keys, constrain=constrain, **run)  # type: ignore[arg-type]
         kept = torch.where(holes.to(result.x.device), known.to(result.x), result.x)
         made.append(kept.reshape(len(group), samples, *known.shape[1:]))
@@ -86,8 +88,9 @@ def impute(
 
 
 def _model(
-    denoiser: DenoiserLike, known: torch.Tensor, mask: torch.Tensor, method: str, noise_std: float, iterations: int
-) -> tuple[DenoiserLike, Any]:
+    denoiser: DenoiserLike, known: torch.Tensor, mask: torch.Tensor, method: str, noise_std: float, iterations: int,
+    limit: float | None,
+) -> tuple[DenoiserLike, Any]:  # fmt: skip
     if method == "conditional":
         return given(denoiser, known, mask), None  # type: ignore[arg-type]  # given says what it needs
     if not bool(mask.any()):
@@ -95,7 +98,9 @@ def _model(
     if method in ("mmps", "pigdm"):
         operator = inpainting(mask[0])
         measurement = Measurement(operator, operator(known), noise_std)
-        return MMPS(denoiser, measurement, iterations) if method == "mmps" else PiGDM(denoiser, measurement), None
+        if method == "mmps":
+            return MMPS(denoiser, measurement, iterations, limit), None
+        return PiGDM(denoiser, measurement, limit), None
     return denoiser, inpaint(known, mask, "chain" if method == "chain" else "fresh")
 
 

@@ -12,7 +12,7 @@ J = dD/dx; s^2 / alpha J is the covariance itself, for every law (Efron 2011). r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -67,7 +67,31 @@ class Measured(Wrapped):
         return f"{type(self).__name__}({self.denoiser!r}, {self.measurement!r})"
 
 
-class PiGDM(Measured):
+class Pulled(Measured):
+    """D' = D + s^2 / alpha J^T A^T w: what `pigdm`, `mmps` and `tmpd` have in common.
+
+    Attributes:
+        limit: Largest variance of the data in any direction, or None.
+    """
+
+    def __init__(self, denoiser: DenoiserLike, measurement: Measurement, limit: float | None) -> None:
+        super().__init__(denoiser, measurement)
+        if limit is not None and not number("limit", limit) > 0:
+            raise OptionError(f"limit must be positive, the largest variance of the data in any direction; got {limit!r}.")
+        self.limit = limit
+
+    def _moved(self, pull: Callable[[Tensor], Tensor], unit: float, weight: Tensor) -> Tensor:
+        """unit J^T A^T weight, no longer than limit |A^T weight|."""
+        back = self.measurement.operator.adjoint(weight)
+        moved = unit * pull(back)
+        if self.limit is None:
+            return moved
+        longest = self.limit * torch.linalg.vector_norm(back.flatten(1), dim=1)
+        length = torch.linalg.vector_norm(moved.flatten(1), dim=1).clamp_min(torch.finfo(moved.dtype).tiny)
+        return moved * (longest / length).clamp_max(1.0).reshape(-1, *[1] * (moved.ndim - 1))
+
+
+class PiGDM(Pulled):
     """See `pigdm`."""
 
     def __call__(self, x: Tensor, level: Any) -> Tensor:
@@ -77,19 +101,20 @@ class PiGDM(Measured):
         denoised, pull = linearised(self.denoiser, x, at)
         s2 = float(at) ** 2
         r2 = s2 / (at.alpha**2 + s2)
-        return denoised + (s2 / at.alpha) * pull(
-            m.operator.adjoint(m.operator.solve(m.missed(denoised), r2, m.noise_std**2))
-        )
+        weight = m.operator.solve(m.missed(denoised), r2, m.noise_std**2)
+        return denoised + self._moved(pull, s2 / at.alpha, weight)
 
     def around(self, denoiser: DenoiserLike, measurement: Measurement) -> PiGDM:
-        return PiGDM(denoiser, measurement)
+        return PiGDM(denoiser, measurement, self.limit)
 
 
-class MMPS(Measured):
+class MMPS(Pulled):
     """See `mmps`."""
 
-    def __init__(self, denoiser: DenoiserLike, measurement: Measurement, iterations: int) -> None:
-        super().__init__(denoiser, measurement)
+    def __init__(
+        self, denoiser: DenoiserLike, measurement: Measurement, iterations: int, limit: float | None
+    ) -> None:  # fmt: skip
+        super().__init__(denoiser, measurement, limit)
         if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
             raise OptionError(f"iterations must be a whole number of at least 1, got {iterations!r}.")
         self.iterations = iterations
@@ -105,13 +130,13 @@ class MMPS(Measured):
             return unit * m.operator(pull(m.operator.adjoint(v))) + m.noise_std**2 * v
 
         weight = conjugate_gradients(covariance, m.missed(denoised), self.iterations)
-        return denoised + unit * pull(m.operator.adjoint(weight))
+        return denoised + self._moved(pull, unit, weight)
 
     def around(self, denoiser: DenoiserLike, measurement: Measurement) -> MMPS:
-        return MMPS(denoiser, measurement, self.iterations)
+        return MMPS(denoiser, measurement, self.iterations, self.limit)
 
 
-class TMPD(Measured):
+class TMPD(Pulled):
     """See `tmpd`."""
 
     def __call__(self, x: Tensor, level: Any) -> Tensor:
@@ -124,10 +149,10 @@ class TMPD(Measured):
         s2 = float(at) ** 2
         least = 1e-3 * s2 / (at.alpha**2 + s2)  # a row of negative correlations may sum to nothing or less
         variance = sums.clamp_min(least) + m.noise_std**2
-        return denoised + unit * pull(m.operator.adjoint(missed / variance))
+        return denoised + self._moved(pull, unit, missed / variance)
 
     def around(self, denoiser: DenoiserLike, measurement: Measurement) -> TMPD:
-        return TMPD(denoiser, measurement)
+        return TMPD(denoiser, measurement, self.limit)
 
 
 class DiffPIR(Measured):
@@ -175,16 +200,30 @@ def measured(denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std
     return Measured(denoiser, Measurement(operator, values, noise_std))
 
 
-def pigdm(denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std: float) -> PiGDM:
+def pigdm(
+    denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std: float, limit: float | None = None
+) -> PiGDM:
     """D' = D + s^2 / alpha J^T A^T (r^2 A A^T + noise_std^2)^(-1) (y - A D), r^2 = s^2 / (alpha^2 + s^2).
 
     One product with the Jacobian an evaluation. Exact at every level for data N(0, I); other data want unit variance.
-    Source: Song et al. 2023 (PiGDM). Arguments and errors as `measured`.
+    Source: Song et al. 2023 (PiGDM).
+
+    Args:
+        denoiser, operator, values, noise_std: As `measured`.
+        limit: Largest variance of the data in any direction: the correction C v is then no longer than limit |v|. At high
+            noise s^2 / alpha multiplies a network's errors, and without a limit runs may leave the data; 1 is a start.
+
+    Raises:
+        OptionError: as `measured`; a limit that is not positive.
+        DenoiserError: a network without gradient.
     """
-    return PiGDM(denoiser, Measurement(operator, values, noise_std))
+    return PiGDM(denoiser, Measurement(operator, values, noise_std), limit)
 
 
-def mmps(denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std: float, iterations: int = 5) -> MMPS:
+def mmps(
+    denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std: float, iterations: int = 5,
+    limit: float | None = None,
+) -> MMPS:  # fmt: skip
     """D' = D + C A^T (A C A^T + noise_std^2)^(-1) (y - A D), C = s^2 / alpha J^T, by conjugate gradients.
 
     At most iterations + 1 products with the Jacobian an evaluation. Exact at every level for every Gaussian once iterations
@@ -193,20 +232,23 @@ def mmps(denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std: fl
     Args:
         denoiser, operator, values, noise_std: As `measured`.
         iterations: Most iterations of conjugate gradients.
+        limit: As of `pigdm`.
 
     Raises:
         OptionError: as `measured`.
         DenoiserError: a network without gradient.
     """
-    return MMPS(denoiser, Measurement(operator, values, noise_std), iterations)
+    return MMPS(denoiser, Measurement(operator, values, noise_std), iterations, limit)
 
 
-def tmpd(denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std: float) -> TMPD:
+def tmpd(
+    denoiser: DenoiserLike, operator: Linear, values: Tensor, noise_std: float, limit: float | None = None
+) -> TMPD:
     """As `mmps` with the row sums of A C A^T for the matrix in the brackets: two products an evaluation.
 
-    Exact where A C A^T is diagonal. Source: Boys et al. 2023 (TMPD), arXiv 2310.06721. Arguments and errors as `measured`.
+    Exact where A C A^T is diagonal. Source: Boys et al. 2023 (TMPD), arXiv 2310.06721. Arguments and errors as `pigdm`.
     """
-    return TMPD(denoiser, Measurement(operator, values, noise_std))
+    return TMPD(denoiser, Measurement(operator, values, noise_std), limit)
 
 
 def diffpir(
