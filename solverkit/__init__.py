@@ -25,6 +25,8 @@ _NAMES = {
     "grid.grid": "Grid",
     "grid.named": "make_grid",
     "run.sampling": "sample",
+    "run.impute": "impute",
+    "run.imputed": "Imputation",
     "run.result": "Result",
     "run.rollout": "rollout Rollout",
     "plan.transitions": "transitions mixed Transition",
@@ -48,8 +50,8 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = (
-    "errors", "testing", "problems", "guidance", "constraints", "likelihood", "flow_map", "bench", "hub", "joint", "steps",
-    "tokens", "typing",
+    "errors", "testing", "problems", "guidance", "constraints", "inverse", "likelihood", "flow_map", "bench", "hub", "joint",
+    "steps", "tokens", "typing",
 )  # fmt: skip
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
@@ -85,6 +87,9 @@ if TYPE_CHECKING:
     )
     from . import (
         hub as hub,
+    )
+    from . import (
+        inverse as inverse,
     )
     from . import (
         joint as joint,
@@ -154,6 +159,8 @@ if TYPE_CHECKING:
     from .registry.catalogue import samplers as samplers
     from .registry.declare import sampler as sampler
     from .registry.hookspecs import hookimpl as hookimpl
+    from .run.impute import impute as impute
+    from .run.imputed import Imputation as Imputation
     from .run.result import Result as Result
     from .run.rollout import Rollout as Rollout
     from .run.rollout import rollout as rollout

@@ -7,6 +7,7 @@ Each returns a denoiser with the schedule, shape and device of the one inside, s
 """
 
 from .model.guidance.classifier_free import ClassifierFree, classifier_free
+from .model.guidance.given import Given, given
 from .model.guidance.gradients import Classifier, Posterior, classifier, posterior
 from .model.guidance.plus_plus import PlusPlusScale, cfg_plus_plus
 from .model.guidance.rescale import Rescale, rescale
@@ -18,6 +19,7 @@ __all__ = [
     "ClassifierFree",
     "Clip",
     "DynamicThreshold",
+    "Given",
     "PlusPlusScale",
     "Posterior",
     "Rescale",
@@ -27,6 +29,7 @@ __all__ = [
     "classifier_free",
     "clip",
     "dynamic_threshold",
+    "given",
     "posterior",
     "rescale",
 ]

@@ -19,7 +19,8 @@ def network(x, t):
     return 0.9 * x * t + 0.3 * torch.sin(2 * x + t) + 0.1 * torch.roll(x, 1, -1) * (1 - t)
 
 
-NEEDED = {name: option_sets(card)[0] for name, card in registry().cards["samplers"].items() if card.required}
+CARDS = registry().cards["samplers"]
+NEEDED = {name: option_sets(card)[0] for name, card in CARDS.items() if card.required and card.traceable}
 
 SMALL = {"ncsn": {"n_steps": 1}, "lm-langevin": {"n_steps": 1, "probes": 0}, **NEEDED}  # their defaults cost more a step
 

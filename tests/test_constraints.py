@@ -18,7 +18,7 @@ from solverkit.testing import option_sets
 
 TRACEABLE = [name for name, card in sk.samplers().items() if card.traceable]
 SMALL = {"ncsn": {"n_steps": 1}, "repaint": {"jump_length": 3, "jumps": 2}}
-SMALL |= {name: option_sets(card)[0] for name, card in sk.samplers().items() if card.required}
+SMALL |= {name: option_sets(card)[0] for name, card in sk.samplers().items() if card.required and card.traceable}
 
 
 @pytest.mark.parametrize("sampler", TRACEABLE)

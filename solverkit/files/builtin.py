@@ -24,6 +24,7 @@ def register_models(register: Callable[..., None]) -> None:
     register("gaussian", gaussian, reference="solverkit/problems.py")
     register("mixture", mixture, reference="solverkit/problems.py")
     register("coupled-gaussian", coupled_gaussian, reference="solverkit/targets/coupled_gaussian.py")
+    register("series", series, reference="solverkit/problems.py")
 
 
 # Models import what they need when they are built: listing them must not import diffusers.
@@ -130,3 +131,10 @@ def coupled_gaussian(size: int = 4, features: int = 2, mask: torch.Tensor | None
     from ..targets.coupled_gaussian import coupled_gaussian as build
 
     return build(size, features, mask=mask)
+
+
+def series(channels: int = 4, length: int = 24, schedule: Schedule | None = None) -> DenoiserLike:
+    """A Gaussian process over several time series, (channels, length), with an exact denoiser."""
+    from ..targets.series import series as process
+
+    return process(channels, length, schedule)

@@ -13,6 +13,7 @@ from ..errors import DenoiserError
 from ..grid.grid import Grid
 from ..model.counting import counting, record
 from ..model.denoiser import DenoiserLike, require_finite
+from ..model.linearised import Linearised, linearised
 from ..model.several import require_answer
 from ..model.towards import shift_of
 from ..plan.plan import MODEL
@@ -82,6 +83,26 @@ class Asked:
                 own, answer = own + shift.to(own), answer + shift.to(own)
             self.report(Evaluation(len(self.levels) - 1, level, own, answer))
         return denoised
+
+    def linearised(self, x: torch.Tensor, s: float) -> Linearised:
+        """The answer to x at s and products with the transpose of its Jacobian, counted and timed as evaluations are."""
+        made: list[Linearised] = []
+
+        def ask(y: torch.Tensor, level: Level) -> torch.Tensor:
+            made.append(linearised(self.denoiser, y, level))
+            return made[0].denoised
+
+        denoised = self._asked(x, self._level(s), ask)  # type: ignore[arg-type]  # of a denoiser it needs the call alone
+
+        def pull(v: torch.Tensor) -> torch.Tensor:
+            start = time.perf_counter()
+            with counting() as count:
+                pulled = made[0].pull(v)
+            self.seconds += time.perf_counter() - start
+            self.products += count.products
+            return pulled
+
+        return Linearised(denoised, pull)
 
     @property
     def takes_rows(self) -> bool:

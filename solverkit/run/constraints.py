@@ -19,9 +19,10 @@ import torch
 from ..errors import OptionError
 from ..model.inputs import Rows, cut, row_index
 from ..process.level import Level
+from .chain import chain_noise
 from .noise import CONSTRAINT, Noise, SampleNoise, sample_seeds
 
-NoiseKind = Literal["fresh", "fixed"]
+NoiseKind = Literal["fresh", "fixed", "chain"]
 Map = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -32,7 +33,9 @@ class Replacement:
         measure, lift: A and its transpose, on batches. `lift` may answer in any shape of a sample's size.
         known: c, one row or one a sample.
         noise: "fresh" draws z anew at each level (Song et al. 2021, appendix I.2); "fixed" keeps one z for the whole run,
-            so that the known part follows the forward process of one noise, as the probability flow does.
+            so that the known part follows the forward process of one noise, as the probability flow does; "chain" draws
+            one trajectory of the forward process, whose noises at two levels t < s are correlated by t / s (the
+            unconditional mode of CSDI).
         spread: What the noise z becomes among the measured values; A z if None.
         part: part(index, total) -> the same constraint for some samples of a batch, where more than c has one row a sample.
     """
@@ -41,14 +44,17 @@ class Replacement:
         self, measure: Map, lift: Map, known: torch.Tensor, noise: NoiseKind = "fresh", spread: Map | None = None,
         part: Callable[[Rows, int], Replacement] | None = None,
     ) -> None:  # fmt: skip
-        if noise not in ("fresh", "fixed"):
-            raise OptionError(f"noise must be 'fresh' or 'fixed', got {noise!r}.")
+        if noise not in ("fresh", "fixed", "chain"):
+            raise OptionError(f"noise must be 'fresh', 'fixed' or 'chain', got {noise!r}.")
         self.measure, self.lift, self.known, self.noise = measure, lift, known, noise
         self.spread, self.part = measure if spread is None else spread, part
 
     def __call__(self, x: torch.Tensor, level: Level, draw: Any) -> torch.Tensor:
         """The state (B, ...) with its measured part replaced."""
-        z = draw.fixed() if self.noise == "fixed" else draw(level, level)
+        if self.noise == "chain":
+            z = chain_noise(draw, level)
+        else:
+            z = draw.fixed() if self.noise == "fixed" else draw(level, level)
         return self._replaced(x, level.alpha, float(level) * self.spread(z))
 
     def finish(self, x: torch.Tensor) -> torch.Tensor:
