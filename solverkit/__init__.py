@@ -35,6 +35,7 @@ _NAMES = {
     "registry.declare": "sampler",
     "gaussian.stats": "GaussianStats",
     "gaussian.class_stats": "ClassStats",
+    "diagnosis.diagnosis": "diagnose Diagnosis",
     "tuning.calibrate": "tune",
     "tuning.plans": "TunedPlans load_plans",
     "tuning.known": "known_plan",
@@ -103,6 +104,8 @@ if TYPE_CHECKING:
     from . import (
         typing as typing,
     )
+    from .diagnosis.diagnosis import Diagnosis as Diagnosis
+    from .diagnosis.diagnosis import diagnose as diagnose
     from .files.hub import load as load
     from .gaussian.class_stats import ClassStats as ClassStats
     from .gaussian.stats import GaussianStats as GaussianStats
