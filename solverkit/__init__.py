@@ -33,6 +33,7 @@ _NAMES = {
     "registry.catalogue": "samplers decoders grids models metrics",
     "registry.hookspecs": "hookimpl",
     "registry.declare": "sampler",
+    "ems.stats": "ModelStats",
     "gaussian.stats": "GaussianStats",
     "gaussian.class_stats": "ClassStats",
     "diagnosis.diagnosis": "diagnose Diagnosis",
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     )
     from .diagnosis.diagnosis import Diagnosis as Diagnosis
     from .diagnosis.diagnosis import diagnose as diagnose
+    from .ems.stats import ModelStats as ModelStats
     from .files.hub import load as load
     from .gaussian.class_stats import ClassStats as ClassStats
     from .gaussian.stats import GaussianStats as GaussianStats

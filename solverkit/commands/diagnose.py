@@ -113,9 +113,12 @@ def _print(model: str, found: Diagnosis) -> None:
     print_table(title, list(shown), lines, LEGEND)
     times = [(str(n), f"{1000 * taken:.4g}", f"{1000 * taken / n:.4g}") for n, taken in found.seconds.items()]
     print_table("Milliseconds of an evaluation", ["rows", "all", "a row"], times)
-    faults = [(fault.name, fault.said) for fault in found.faults] or [("none found", "")]
-    print_table("Faults", ["", ""], faults)
-    print_table("Recommendation", [""], [(line,) for line in found.advice])
+    print("Faults:" if found.faults else "Faults: none found")
+    for fault in found.faults:
+        print(f"* {fault.name}: {fault.said}")
+    print("Recommendation:")
+    for line in found.advice:
+        print(f"* {line}")
 
 
 def _known(value: float) -> bool:
