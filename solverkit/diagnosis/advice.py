@@ -97,7 +97,7 @@ def sentences(levels: Sequence[AtLevel], solvers: Sequence[Recommended], spread:
 
 
 def _far(good: Sequence[AtLevel], spread: float) -> list[str]:
-    """What a network loses at high noise, where an error of D is divided by the noise before it is felt."""
+    """What a network loses at high noise; on the way to the data the flow shrinks an error there by spread over ratio."""
     far = [row for row in good if row.ratio > NEAR[1] * spread and row.loss > WORSE * row.linear]
     if not far:
         return []
@@ -105,8 +105,8 @@ def _far(good: Sequence[AtLevel], spread: float) -> list[str]:
     felt = math.sqrt(worst.loss) * spread / worst.ratio
     return [
         f"From sigma/alpha = {min(row.ratio for row in far):.3g} up the network loses more than the mean would (RMS "
-        f"{math.sqrt(worst.loss):.3g} at {worst.ratio:.3g}, bias {worst.bias:.2g}); at the end of a run that is about "
-        f"{felt:.1g}. A sampler that starts below, such as teleport, does not ask it there."
+        f"{math.sqrt(worst.loss):.3g} at {worst.ratio:.3g}, bias {worst.bias:.2g}); asked there, it moves a "
+        f"sample by about {felt:.1g}. A sampler that starts below, such as teleport, does not ask it there."
     ]
 
 

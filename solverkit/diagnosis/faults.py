@@ -14,9 +14,10 @@ from .clean import Clean
 from .readings import best_scale, loss, others
 
 BETTER = 0.75  # of the loss: another reading that leaves less names a fault
+USEFUL = 1.2  # times the best linear denoiser's loss: a reading that leaves more explains nothing
 TURNED = 0.25  # asymmetry of a field that is no gradient
 OFF = 0.25  # of the spread: a mean that is missed at high noise
-BEYOND = 5.0  # times the largest of the data, and of the noise over it at high noise: predictions that blow up
+BEYOND = 5.0  # times the largest of the data, and at high noise times sigma/alpha over their spread: a blow-up
 UNBALANCED = 1.5
 NEAR = (0.2, 5.0)  # levels, in standard deviations of the data, where the field's shape is judged
 
@@ -51,7 +52,7 @@ def misread(denoiser: Any, data: Clean, batch: int, dtype: torch.dtype, seed: in
         scaled, there = best_scale(denoiser, data, batch, dtype, seed)
         if there < best:
             best, found = there, scaled
-    if found is None or not best < own + math.log(BETTER):
+    if found is None or not best < min(own + math.log(BETTER), math.log(USEFUL)):
         return None
     before = "not finite" if math.isinf(own) else f"{math.exp(own):.3g}"
     return Fault(

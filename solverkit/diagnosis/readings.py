@@ -26,6 +26,7 @@ from .probed import Probed
 AT = (0.25, 0.5, 1.0, 2.0, 4.0)  # levels, in standard deviations of the data
 ROWS = 32
 SCALES = tuple(2.0**k for k in (-3, -2, -1, 1, 2, 3))
+WIDE = 4.0  # numbers beyond it are no data in [0, 1] or [-1, 1]
 GOLDEN, ROUNDS = (math.sqrt(5) - 1) / 2, 7
 
 
@@ -101,13 +102,12 @@ def _units(denoiser: Denoiser, data: Clean) -> Iterator[Reading]:
 
 
 def _ranges(denoiser: Any, data: Clean) -> Iterator[Reading]:
-    low, high = float(data.x.min()), float(data.x.max())
+    largest = float(data.x.abs().max())
     maps: list[tuple[float, float, str]] = []
-    if low >= 0 and high <= 1.001:
+    if largest < WIDE:
         maps += [(2.0, -1.0, "the data are in [0, 1] and the network wants [-1, 1]: 2 x - 1")]
-    if low < 0 and low >= -1.001 and high <= 1.001:
         maps += [(0.5, 0.5, "the data are in [-1, 1] and the network wants [0, 1]: (x + 1) / 2")]
-    if low >= 0 and 1.001 < high <= 255:
+    else:
         maps += [(1 / 127.5, -1.0, "the data are in [0, 255] and the network wants [-1, 1]: x / 127.5 - 1")]
         maps += [(1 / 255, 0.0, "the data are in [0, 255] and the network wants [0, 1]: x / 255")]
     spread = float(data.x.std())
