@@ -70,7 +70,7 @@ class AtLevel:
 def measured(
     denoiser: Any, level: Level, data: Clean, halves: dict[str, Any], batch: int, dtype: torch.dtype, seed: int
 ) -> AtLevel:
-    """The figures at one level, 0 < s and alpha > 0.
+    """The figures at one level, s > 0.
 
     Args:
         denoiser: Of the network.

@@ -13,15 +13,16 @@ from ..tuning.auto import Shaped
 from ..tuning.trajectories import converge
 
 EVALUATIONS = 64  # of the network's own samples
+MOST = 10_000  # samples of the data that their mean and variance are taken of
 
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Samples of x_0, and what is known of all of them.
+    """Samples of x_0, and the mean and variance of more of them.
 
     Attributes:
         x: (B, *shape) float64, in the model's data coordinates.
-        mean: (*shape), of all the data that were given.
+        mean: (*shape), of as many of the data as are read.
         variance: (*shape), of each coordinate.
         source: "data", "target" (draws of an exact one) or "samples" (of the network itself).
     """
@@ -74,11 +75,11 @@ def clean(denoiser: Any, data: torch.Tensor | None, count: int, seed: int) -> Cl
         if data[0].numel() != int(torch.Size(shape).numel()):
             raise OptionError(f"the data are of shape {tuple(data.shape[1:])}, and the model makes {tuple(shape)}.")
         data = data.reshape(len(data), *shape)
-    x = to_units(data).double()
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))  # files are often sorted by class
+    x = to_units(data[order[:MOST]]).double()
     if not bool(x.isfinite().all()):
         raise OptionError("the data hold NaN or inf.")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))  # files are often sorted by class
-    return _of(x[order], count, "data")
+    return _of(x, count, "data")
 
 
 def _of(x: torch.Tensor, count: int, source: str) -> Clean:

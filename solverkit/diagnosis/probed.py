@@ -61,7 +61,7 @@ class Probed:
                 if not answer.requires_grad:
                     raise DenoiserError("the network's answer has no gradient with respect to its input.")
                 for k, u in enumerate(probes):
-                    along = (answer * u[rows].to(answer)).sum()
+                    along = (answer * u[rows].to(answer.dtype).to(answer.device)).sum()
                     (back,) = torch.autograd.grad(along, state, retain_graph=k + 1 < len(probes))
                     record_product()
                     found[k].append(back.detach().cpu().double())
