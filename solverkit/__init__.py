@@ -36,8 +36,10 @@ _NAMES = {
     "registry.catalogue": "samplers decoders grids models metrics",
     "registry.hookspecs": "hookimpl",
     "registry.declare": "sampler",
+    "ems.stats": "ModelStats",
     "gaussian.stats": "GaussianStats",
     "gaussian.class_stats": "ClassStats",
+    "diagnosis.diagnosis": "diagnose Diagnosis",
     "tuning.calibrate": "tune",
     "tuning.plans": "TunedPlans load_plans",
     "tuning.known": "known_plan",
@@ -50,8 +52,8 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = (
-    "errors", "testing", "problems", "guidance", "constraints", "inverse", "likelihood", "flow_map", "bench", "hub", "joint",
-    "steps", "tokens", "typing",
+    "errors", "testing", "problems", "guidance", "constraints", "inverse", "likelihood", "flow_map", "bench", "hub",
+    "joint", "steps", "tokens", "typing",
 )  # fmt: skip
 
 __all__ = [*(name for name in _HOMES if name != "SchedulerMixin"), *_MODULES, "__version__"]
@@ -112,6 +114,9 @@ if TYPE_CHECKING:
     from . import (
         typing as typing,
     )
+    from .diagnosis.diagnosis import Diagnosis as Diagnosis
+    from .diagnosis.diagnosis import diagnose as diagnose
+    from .ems.stats import ModelStats as ModelStats
     from .files.hub import load as load
     from .gaussian.class_stats import ClassStats as ClassStats
     from .gaussian.stats import GaussianStats as GaussianStats

@@ -11,7 +11,20 @@ import warnings
 
 import typer
 
-from .commands import bench, catalogue, checks, compare, likelihood, plugin_template, report, sample, show, stats, tune
+from .commands import (
+    bench,
+    catalogue,
+    checks,
+    compare,
+    diagnose,
+    likelihood,
+    plugin_template,
+    report,
+    sample,
+    show,
+    stats,
+    tune,
+)
 from .commands.console import Settings, settings
 from .commands.waiting import wait_passively
 from .errors import BudgetError, GridError, OptionError, PluginWarning, SolverKitError, UnknownNameError
@@ -53,6 +66,7 @@ app.command("compare")(compare.compare)
 app.command("likelihood")(likelihood.likelihood)
 app.command("stats")(stats.stats)
 app.command("tune")(tune.tune)
+app.command("diagnose")(diagnose.diagnose)
 app.command("check")(checks.check)
 app.command("new-plugin")(plugin_template.new_plugin)
 

@@ -17,7 +17,7 @@ from solverkit.commands import console
 from solverkit.commands.waiting import PASSIVE, wait_passively
 
 COMMANDS = typer.main.get_command(app).commands
-NETWORK = ("sample", "bench", "likelihood", "stats")
+NETWORK = ("sample", "bench", "likelihood", "stats", "diagnose")
 
 
 def spellings():

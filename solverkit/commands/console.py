@@ -5,7 +5,7 @@ A letter means one thing in every command; what has none is rare, or too easily 
     -g  --grid           -m  --model          -o  --out            -r  --rank
     -k  --num-samples    -n  --nfe            -q  --quiet          -s  --sampler
 
-Where a network runs (sample, bench, likelihood, stats) it takes --device, --dtype, --batch, --threads and --label.
+Where a network runs (sample, bench, likelihood, stats, diagnose) it takes --device, --dtype, --batch, --threads, --label.
 Exit codes: 0; 1, it failed; 2, bad usage (a name, value, file or folder that cannot be used, said before the work);
 130, interrupted.
 """

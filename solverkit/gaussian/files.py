@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,19 @@ def beside(source: str | None) -> Path | None:
     return next(artefact.beside(source, FILE), None)
 
 
-def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read(
+    path: str, names: Sequence[str] = ("floor", "mean", "values", "vectors"), noun: str = "Gaussian statistics"
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and provenance of a file.
+
+    Args:
+        path: Of the file.
+        names: Tensors that it must have.
+        noun: What it holds, for errors.
 
     Raises:
         LoadError: it cannot be read.
-        StatsError: it holds no Gaussian statistics.
+        StatsError: a tensor is missing.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -48,14 +55,17 @@ def read(path: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise LoadError(f"cannot read {path}: {error}") from None
-    missing = {"mean", "vectors", "values", "floor"} - tensors.keys()
+    missing = set(names) - tensors.keys()
     if missing:
-        raise StatsError(f"{path} holds no Gaussian statistics: {', '.join(sorted(missing))} missing.")
+        raise StatsError(f"{path} holds no {noun}: {', '.join(sorted(missing))} missing.")
     return tensors, json.loads(metadata.get("provenance", "{}"))
 
 
-def write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], provenance: dict[str, Any]) -> Path:
-    """One safetensors file (or FILE in a folder); the provenance is its metadata.
+def write(
+    path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], provenance: dict[str, Any], file: str = FILE,
+    form: str = "solverkit-gaussian-stats",
+) -> Path:  # fmt: skip
+    """One safetensors file (or `file` in a folder); the provenance is its metadata, beside the name of the format.
 
     Raises:
         LoadError: it cannot be written.
@@ -63,10 +73,10 @@ def write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], proven
     from safetensors.torch import save_file
 
     target = Path(path)
-    target = target / FILE if target.is_dir() or not target.suffix else target
+    target = target / file if target.is_dir() or not target.suffix else target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"format": "solverkit-gaussian-stats", "provenance": json.dumps(provenance)}
+        metadata = {"format": form, "provenance": json.dumps(provenance)}
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, target, metadata)
     except OSError as error:
         raise LoadError(f"cannot write {target}: {error}") from error
