@@ -105,11 +105,10 @@ def _read(path: Path, key: str | None) -> Any:
 
 
 def _print(model: str, found: Diagnosis) -> None:
-    said = {"data": "data", "target": "draws of the target", "samples": "samples of the network itself"}[found.source]
     rows = [row.row() for row in found.levels]
     shown = {name: field for name, field in COLUMNS.items() if any(_known(row[field]) for row in rows)}
     lines = [[_cell(row, field) for field in shown.values()] for row in rows]
-    title = f"{model} on {found.samples} {said}, spread {found.spread:.4g}; {found.evaluations} evaluations in all"
+    title = f"{model} on {found.samples} {found.on}, spread {found.spread:.4g}; {found.evaluations} evaluations in all"
     print_table(title, list(shown), lines, LEGEND)
     times = [(str(n), f"{1000 * taken:.4g}", f"{1000 * taken / n:.4g}") for n, taken in found.seconds.items()]
     print_table("Milliseconds of an evaluation", ["rows", "all", "a row"], times)

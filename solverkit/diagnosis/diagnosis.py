@@ -51,6 +51,12 @@ class Diagnosis:
     advice: tuple[str, ...]
     evaluations: int
 
+    @property
+    def on(self) -> str:
+        """What the figures are of, in words."""
+        said = {"data": "samples of the data", "target": "draws of the target", "samples": "samples of the network itself"}
+        return said[self.source]
+
     def report(self) -> dict[str, Any]:
         """All of it as lists, dicts and numbers, for JSON."""
         return {

@@ -66,9 +66,8 @@ def plot(diagnosis: Diagnosis, path: str | Path, name: str = "") -> None:
     low, high = balance.get_ylim()
     balance.set_ylim(min(low, 0.9), max(high, 1.1))
     turned.set_ylim(0, max(0.3, *(1.1 * row.asymmetry for row in rows if math.isfinite(row.asymmetry)), 0.3))
-    clean = {"data": "data", "target": "draws of the target", "samples": "the network's own samples"}[diagnosis.source]
     faults = "; ".join(fault.name for fault in diagnosis.faults) or "none found"
-    text = f"{name or 'A network'} on {diagnosis.samples} {clean} (spread {diagnosis.spread:.3g}). Faults: {faults}."
+    text = f"{name or 'A network'} on {diagnosis.samples} {diagnosis.on} (spread {diagnosis.spread:.3g}). Faults: {faults}."
     figure.text(0.01, 0.985, "\n".join(textwrap.wrap(text, 140)), fontsize=9, va="top", parse_math=False)
     figure.tight_layout(rect=(0, 0, 1, 0.96))
     figure.savefig(path)
