@@ -148,7 +148,7 @@ def on_digits(out: Path) -> None:
     released = lambda *m: inverse.diffpir(*m, rho="released")  # noqa: E731
     chosen = {
         "pigdm": Method(unit, "ddpm", {"steps": 30}),
-        "mmps, 3 iterations": Method(three, "dpmpp-2m", {"steps": 20}),
+        "mmps, 3 iterations": Method(three, "ddpm", {"steps": 30}),
         "diffpir, exact rho": Method(exact, "ddpm", {"steps": 30}),
         "diffpir, released": Method(released, "cps", {"steps": 30, "eta": eta}),
         "dps": Method(inverse.measured, "dps", {"steps": 100, "zeta": 1.0}),
