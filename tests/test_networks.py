@@ -19,7 +19,8 @@ NAMES = ["mnist", "mnist-flow"]
 
 def needed(sampler, model):
     """Options without a default, for a model."""
-    known = {"stats": model, "plan": "first-order", "choice": "first-order"}
+    stats = "isotropic:variance=0.8" if sampler == "dpm-solver-v3" else model  # none of its statistics are bundled
+    known = {"stats": stats, "plan": "first-order", "choice": "first-order"}
     if "measurement" in sk.samplers()[sampler].required:
         operator = sk.inverse.random_projection(sk.load(model).shape, 5)
         known["measurement"] = sk.inverse.Measurement(operator, torch.ones(1, 5), 0.1)
