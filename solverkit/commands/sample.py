@@ -79,7 +79,7 @@ def sample(
     card = resolve(sampler)
     options = read_options(card, pairs)
     if nfe is not None and not card.traceable:
-        raise OptionError(f"{card.name!r} decides itself how often to ask the network: leave out --nfe, set tolerances.")
+        raise OptionError(f"{card.name!r} decides itself how often to ask the network: leave out --nfe; see its options.")
     denoiser = open_network(model, label, device, dtype, guidance)
     result = run(
         denoiser, card, nfe=NFE if nfe is None and card.traceable else nfe, num_samples=num_samples, seed=seed, grid=grid,

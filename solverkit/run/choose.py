@@ -85,7 +85,7 @@ def choose_grid(
     if nfe is None:
         return make_grid(name, schedule, int(steps or 0))
     if not card.traceable:
-        raise BudgetError(f"{card.name!r} decides itself how often to ask; leave out nfe= and give its tolerances.")
+        raise BudgetError(f"{card.name!r} decides itself how often to ask; leave out nfe=, give its tolerances or steps=.")
     return fit_grid(card, name, schedule, int(nfe), options)
 
 
