@@ -53,7 +53,8 @@ def data(n, method):
 @pytest.mark.parametrize("seed", [3, [7, 2**64 + 1, 2**70, 2**64 + 5, 9]], ids=["seed", "keys"])
 @pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 def test_a_batch_is_its_samples_one_by_one_and_in_any_order(options, seed):
-    x = data(5, options.get("method"))
+    n = 5 if "method" in options else 3
+    x = data(n, options.get("method"))
     listed = isinstance(seed, list)
     target = TARGET if "method" in options else RowByRow(TARGET)
 
@@ -61,16 +62,16 @@ def test_a_batch_is_its_samples_one_by_one_and_in_any_order(options, seed):
         key = [seed[i] for i in rows] if listed else seed
         return log_likelihood(target, x[rows], seed=key, **options, **more)
 
-    batch = found(range(5))
-    alone = [found([i]) for i in range(5)]
-    backwards = found(range(4, -1, -1))
+    batch = found(range(n))
+    alone = [found([i]) for i in range(n)]
+    backwards = found(range(n - 1, -1, -1))
     torch.testing.assert_close(torch.cat([each.nats for each in alone]), batch.nats, rtol=0, atol=1e-9)
     torch.testing.assert_close(torch.cat([each.standard_error for each in alone]), batch.standard_error, rtol=0, atol=1e-9)
     torch.testing.assert_close(backwards.nats.flip(0), batch.nats, rtol=0, atol=1e-9)
-    torch.testing.assert_close(found(range(5), batch_size=2).nats, batch.nats, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found(range(n), batch_size=2).nats, batch.nats, rtol=0, atol=1e-9)
     assert torch.isfinite(batch.standard_error).all()
     if "divergence" in options or "method" in options:  # and the seed is heard
-        other = log_likelihood(TARGET, x, seed=[k + 1 for k in seed] if listed else seed + 1, **options)
+        other = log_likelihood(TARGET, x, seed=[k + 1 for k in seed[:n]] if listed else seed + 1, **options)
         assert (other.nats - batch.nats).abs().min() > 1e-6 or options.get("divergence") == "exact"
 
 

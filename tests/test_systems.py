@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -374,8 +375,9 @@ def test_released_langevin_norms_are_of_the_batch_and_the_defaults_a_samples_own
         sk.sample(joint, "s4", nfe=4, num_samples=2, snr=0.0)
 
 
-def test_s4_is_of_weak_order_one_whatever_its_noise():
-    from benchmarks.s4_order import one_dimension
+def test_s4_is_of_weak_order_one_whatever_its_noise(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    from s4_order import one_dimension
 
     for sampler in ("s4:correct=False,noise_of=forward", "s4:correct=False"):
         errors = [one_dimension(sampler, 0.3, n) for n in (80, 160)]
