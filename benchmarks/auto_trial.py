@@ -21,7 +21,7 @@ from markdown_table import short, table
 import solverkit as sk
 from solverkit.run.choose import default_grid
 from solverkit.tuning.auto import USUAL
-from solverkit.tuning.loss import interval, per_sample
+from solverkit.tuning.loss import interval, per_sample, rms
 from solverkit.tuning.trajectories import converge
 from solverkit.tuning.untuned import candidates, trial
 
@@ -58,10 +58,6 @@ def main() -> None:
             lines.append([*cells, f"{short(rms(errors) / rms(best.errors))} [{short(low)}, {short(high)}]"])
     head = ["NFE", "rows of the trial", "auto: RMS (median)", f"best of {len(pairs)} in hindsight", "the usual one"]
     print(f"{arguments.model}, {arguments.noises} noises\n\n" + table([*head, "ratio of RMS"], lines))
-
-
-def rms(errors: torch.Tensor) -> float:
-    return float(errors.square().mean().sqrt())
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jackknife import distances, jackknife
 from markdown_table import table
 
 import solverkit as sk
-from solverkit.bench.features import load_features, load_statistics
-from solverkit.bench.frechet import frechet_distance, moments
+from solverkit.bench.features import load_features
 
-PARTS, CHUNK = 20, 250
+CHUNK = 250
 FEW, MANY = (1, 2, 4), (4, 8, 16)
 SOLVERS = ("ddim", "dpmpp-2m", "unipc")
 
@@ -57,18 +57,6 @@ def images(row: tuple[str, str, str, int], count: int, device: str) -> torch.Ten
         model = sk.load(name, labels=labels[seeds], device=device)
         made.append(sk.sample(model, sampler, nfe=n, grid=grid, num_samples=len(seeds), seed=seeds.tolist()).x)
     return torch.cat(made).clamp(-1, 1)
-
-
-def distances(features: torch.Tensor) -> torch.Tensor:
-    """Of all, and of all but each of PARTS parts, (1 + PARTS,)."""
-    against, part = load_statistics(), torch.arange(len(features)) % PARTS
-    left = [frechet_distance(*moments(features[part != k]), *against) for k in range(PARTS)]
-    return torch.tensor([frechet_distance(*moments(features), *against), *left], dtype=torch.float64)
-
-
-def jackknife(values: torch.Tensor) -> float:
-    left = values[1:]
-    return float(((PARTS - 1) / PARTS * (left - left.mean()).square().sum()).sqrt())
 
 
 @torch.no_grad()

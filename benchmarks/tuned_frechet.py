@@ -12,25 +12,13 @@ import argparse
 from pathlib import Path
 
 import torch
+from jackknife import distances, jackknife
 from markdown_table import table
 
 import solverkit as sk
-from solverkit.bench.features import load_features, load_statistics
-from solverkit.bench.frechet import frechet_distance, moments
+from solverkit.bench.features import load_features
 
-SEED, PARTS = 5000, 20
-
-
-def distances(features: torch.Tensor) -> torch.Tensor:
-    """Of all, and of all but each of PARTS parts, (1 + PARTS,)."""
-    against, part = load_statistics(), torch.arange(len(features)) % PARTS
-    left = [frechet_distance(*moments(features[part != k]), *against) for k in range(PARTS)]
-    return torch.tensor([frechet_distance(*moments(features), *against), *left], dtype=torch.float64)
-
-
-def jackknife(values: torch.Tensor) -> float:
-    left = values[1:]
-    return float(((PARTS - 1) / PARTS * (left - left.mean()).square().sum()).sqrt())
+SEED = 5000
 
 
 @torch.no_grad()

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jackknife import distances, jackknife
 from markdown_table import table
-from students import CHUNK, distances, jackknife
+from students import CHUNK
 
 import solverkit as sk
 from solverkit.bench.features import load_features

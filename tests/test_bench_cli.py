@@ -9,27 +9,9 @@ import pytest
 
 from solverkit.bench.runner import Progress
 from solverkit.bench.store import read
-from solverkit.cli import main
 from solverkit.commands.run_progress import lines_of_run
 
 BENCH = ("bench", "-m", "gaussian", "-s", "euler,unipc:order=2", "-n", "5,8", "-k", "8")
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SOLVERKIT_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments):
-        code = 0
-        try:
-            main(list(arguments))
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def test_the_same_command_again_measures_nothing_and_says_the_same(cli, monkeypatch, tmp_path):

@@ -19,28 +19,11 @@ from solverkit.bench.metrics import Run
 from solverkit.bench.runner import run_suite
 from solverkit.bench.store import DATABASE, latest, read
 from solverkit.bench.token_suite import token_suite
-from solverkit.cli import main
 from solverkit.errors import OptionError, UnknownNameError
 
 ASKED = ("bench", "--suite", "tokens", "-m", "markov,markov-uniform", "-n", "4,8", "-k", "12", "--out", "run")
 DECODERS = ("-s", "ancestral,posterior,first-hitting")
 MEASURED = {"time", "peak_memory_bytes", "images_per_second", "git_commit"}
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        code = 0
-        try:
-            main(list(arguments))
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def test_cells_of_decoders_are_cells_of_a_run(cli, tmp_path, monkeypatch):

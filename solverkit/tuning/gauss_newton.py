@@ -103,9 +103,7 @@ class Improving:
         rows: The plan.
     """
 
-    def __init__(
-        self, model: Model, rows: Rows, references: Ends, batch: int = 32, held: bool = False
-    ) -> None:
+    def __init__(self, model: Model, rows: Rows, references: Ends, batch: int = 32, held: bool = False) -> None:
         self.model, self.rows, self.references, self.held = model, rows, references, held
         self.batch = min(batch, len(references.start))
         self.at, self.damping = 0, 1e-2
