@@ -106,7 +106,7 @@ def sample(
             written.insert(0, picture)
         elif picture is not None:
             remark(f"no picture of samples of shape {tuple(result.x.shape[1:])}")
-        if animate is not None:
+        if animate is not None and result.trajectory is not None:
             write_animation(result.trajectory, result.levels, with_folder(animate))
             written.append(animate)
     except (OSError, RuntimeError) as error:  # safetensors has errors of its own, such as a disk that is full

@@ -40,6 +40,7 @@ class Card:
         fn: The function.
         plugin: The plugin that registered it.
         reference: Where its formula is from.
+        cite: The same for a bibliography: keys of references.bib, separated by spaces, or BibTeX entries.
         skip: How many leading parameters are not options.
         preset: Options that were written behind the name ("unipc:order=2"): defaults of their own.
     """
@@ -48,6 +49,7 @@ class Card:
     fn: Callable[..., Any]
     plugin: str = ""
     reference: str = ""
+    cite: str = ""
     skip: int = 0
     preset: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,6 +97,8 @@ class Card:
         """Raises TypeError for a card that cannot work."""
         if not isinstance(self.name, str) or not callable(self.fn):
             raise TypeError(f"expected register(name: str, fn: callable), got {self.name!r}, {self.fn!r}")
+        if not isinstance(self.cite, str):
+            raise TypeError(f"cite must be keys of a bibliography or BibTeX, a str, got {self.cite!r}")
 
     def check(self, options: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
         """The options, after their names and types were checked; `partial` leaves out what has no default.

@@ -62,7 +62,8 @@ def images_png(x: Any) -> bytes | None:
     shape = tuple(getattr(x, "shape", ()))
     if len(shape) < 3 or shape[0] == 0 or _kind(shape[1:]) not in (_images, _channels):
         return None
-    figure = drawn(x[:SHOWN], f"{min(SHOWN, len(x))} of {len(x)} samples")
+    if (figure := drawn(x[:SHOWN], f"{min(SHOWN, len(x))} of {len(x)} samples")) is None:
+        return None
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI // 2, format="png")
     return buffer.getvalue()
