@@ -6,8 +6,9 @@
 
 The first measures l, s and b of `mixture` (256 trajectories, none of the noises that are judged on), runs every solver on
 the same noises and three grids, one of which is chosen on 64 noises, and prints figures on 512 others: RMS of the
-distance to the converged solution, its 95 % interval over resampled noises, and the median. The second does so for a network with its bundled statistics (or those of --stats) on its own grid. The third shows what l does without b on
-a diagonal Gaussian. Rows of all: benchmarks/results/statistical-solvers.jsonl, the tables of docs/model-statistics.md.
+distance to the converged solution, its 95 % interval over resampled noises, and the median. The second does so for a
+network with its bundled statistics (or those of --stats) on its own grid. The third shows what l does without b on a
+diagonal Gaussian. Rows: benchmarks/results/statistical-solvers.jsonl, the tables of docs/model-statistics.md.
 """
 
 from __future__ import annotations
