@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import table_caching
+import table_imputation
 import table_inverse
 import table_lml
 import table_score
@@ -29,7 +30,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
     **table_tune.TABLES, **table_caching.TABLES, **table_statistics.TABLES,
-    **table_inverse.TABLES,
+    **table_inverse.TABLES, **table_imputation.TABLES,
 }  # fmt: skip
 
 
