@@ -16,6 +16,7 @@ from ..process.variance_preserving import VP
 from ..registry.registry import SamplerCard
 from ..targets.exact import mixture
 from .driving import framed, run, start, traced
+from .finding import holds
 
 
 def alternatives(card: SamplerCard, name: str) -> list[Any]:
@@ -42,7 +43,10 @@ def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
 
 def _acts(card: SamplerCard, options: Mapping[str, Any], name: str) -> None:
     values = alternatives(card, name)
-    assert values, f"the option {name!r} has no other value to try; annotate it, or name one in `variants`"
+    holds(
+        bool(values), f"the option {name!r} has no other value to try; annotate it, or name one in `variants`",
+        "its default says too little of what else it may be",
+    )  # fmt: skip
     acts = {
         repr(value): any(
             _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
@@ -51,8 +55,11 @@ def _acts(card: SamplerCard, options: Mapping[str, Any], name: str) -> None:
         for value in values
     }
     literal = typing.get_origin(card.hints.get(name)) is Literal
-    assert all(acts.values()) if literal else any(acts.values()), (
-        f"the option {name!r} does not act (which values change anything: {acts})"
+    holds(
+        all(acts.values()) if literal else any(acts.values()),
+        f"the option {name!r} does not act (which values change anything: {acts})",
+        "the option is declared and never read, one of its choices has no branch, or it acts only together with another "
+        "option: name that pair in `variants` or `option_examples`",
     )
 
 
