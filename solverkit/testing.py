@@ -8,10 +8,11 @@ In a plugin's tests, two lines:
     def test_conformance(card, options, check):
         check(card, options)
 
-A check raises `CheckError` (an AssertionError) with the measured figures and what usually causes them, and names the process
-that they were measured on (EDM, VP, Flow). `check_sampler`, `check_decoder`, `check_grid`, `check_model` and `check_metric`
-run all checks of their kind and return what happened; what is checked may raise itself, which is told once, first. A check
-is called what its function is called without "check_"; docs/writing-a-sampler.md and docs/hooks.md say what each proves.
+A check raises `CheckError` (an AssertionError) with the measured figures and what usually causes them, and names the
+process that they were measured on (EDM, VP, Flow). `check_sampler`, `check_decoder`, `check_grid`, `check_model` and
+`check_metric` run all checks of their kind and return what happened; what is checked may raise itself, which is told once,
+first. A check is called what its function is called without "check_"; docs/writing-a-sampler.md and docs/hooks.md say what
+each proves.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 from .errors import OptionError, SolverKitError
 from .proofs.device import check_device
 from .proofs.edits import check_edits
 from .proofs.finding import CheckError, findings, nearest_to_its_limit
+from .proofs.grid import GRID_CHECKS
 from .proofs.growth import check_growth
 from .proofs.law import check_ends, check_law
 from .proofs.options import check_options
@@ -47,6 +49,7 @@ from .registry.registry import CARDS, Card, DecoderCard, GridCard, MetricCard, M
 
 __all__ = [
     "CHECKS",
+    "GRID_CHECKS",
     "TOKEN_CHECKS",
     "CheckError",
     "CheckResult",
@@ -118,11 +121,11 @@ def check_name(check: Check) -> str:
 OF_KIND: dict[type[Card], tuple[Check, ...]] = {
     SamplerCard: CHECKS,
     DecoderCard: TOKEN_CHECKS,
-    GridCard: (),
+    GridCard: GRID_CHECKS,
     ModelCard: (),
     MetricCard: (),
 }
-Subject = Union[str, Card, Callable[..., Any]]
+Subject = str | Card | Callable[..., Any]
 
 
 def checks_of(card: Card) -> tuple[Check, ...]:
@@ -209,7 +212,8 @@ def check_card(card: Card) -> list[CheckResult]:
                     most = nearest_to_its_limit(found)
                     results.append((CheckResult(name, True, "", *(most[:3] if most else ())), None))
                 except CheckError as error:
-                    results.append((CheckResult(name, False, str(error), error.figure, error.limit, error.bound, error.cause), None))
+                    figures = error.figure, error.limit, error.bound
+                    results.append((CheckResult(name, False, str(error), *figures, error.cause), None))
                 except Exception as error:  # whatever a stranger's code raises is a failed check
                     raised = _raised(error)
                     detail, cause = (f"could not run: see {told[raised]}", "") if raised in told else _told(error)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..registry.registry import Card
     from ..testing import CheckResult
 
-NAME = typer.Argument(help="What a plugin registered: a sampler, decoder, grid, model or metric; options may stand behind it.")
+NAME = typer.Argument(help="A sampler, decoder, grid, model or metric; options may stand behind it: unipc:order=2.")
 KIND = typer.Option(None, "--kind", help="sampler, decoder, grid, model or metric, where several have the name.")
 
 

@@ -117,13 +117,13 @@ def check_device(card: SamplerCard, options: Mapping[str, Any]) -> None:
                 holds(
                     there.device.type == IMITATED.type and there.dtype == torch.float32,
                     f"the samples came back as {there.dtype} on {there.device}",
-                    "a tensor that the sampler makes itself has its own dtype or device: make it with torch.zeros_like(x) or "
-                    "x.new_tensor(...)",
+                    "a tensor that the sampler makes itself has its own dtype or device: make it with "
+                    "torch.zeros_like(x) or x.new_tensor(...)",
                 )
                 difference = float((there.cpu() - host).abs().max())
             at_most(
                 difference, 1e-4 * max(1.0, float(host.abs().max())),
                 f"the run differs by {difference:.2e} from the one on the host",
-                "an op loses digits in float32: a difference of nearly equal numbers, or a coefficient that is a tensor where a "
-                "Python float would do",
+                "an op loses digits in float32: a difference of nearly equal numbers, or a coefficient that is a "
+                "tensor where a Python float would do",
             )  # fmt: skip

@@ -20,8 +20,8 @@ from .order import order_grid
 
 DELTA = 0.1
 LOST = (
-    "the sampler carries a copy of the state that the edit does not reach: pass x itself to model(x, s), and derive the next "
-    "state from that same x after the call; keep predictions in the history, and no states"
+    "the sampler carries a copy of the state that the edit does not reach: pass x itself to model(x, s), and "
+    "derive the next state from that same x after the call; keep predictions in the history, and no states"
 )
 
 
@@ -67,7 +67,8 @@ def _on_schedule(card: SamplerCard, options: Mapping[str, Any], schedule: Schedu
     if not card.restarts:
         return
     rough = 0.25 if card.is_linear(options) else 0.35  # there the draws that are left meet another history too
-    text = f"an edit at the start of a step is off by {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) of its effect"
+    off = f"{errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps)"
+    text = f"an edit at the start of a step is off by {off} of its effect"
     at_most(errors[0], rough, text, LOST)
     at_most(errors[1], max(0.02, 0.75 * errors[0]), text, LOST)
 

@@ -1,7 +1,7 @@
 """What a check finds: a figure, its limit, and what usually causes it where it lies beyond.
 
-A check calls `at_most`, `at_least` or `holds` for each thing that it proves. Whoever opened `findings` learns the figures of
-what held, too.
+A check calls `at_most`, `at_least` or `holds` for each thing that it proves. Whoever opened `findings` learns the figures
+of what held, too.
 """
 
 from __future__ import annotations

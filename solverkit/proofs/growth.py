@@ -170,9 +170,10 @@ def check_growth(card: SamplerCard, options: Mapping[str, Any]) -> None:
     more = f"; and {len(failures) - 4} more" if len(failures) > 4 else ""
     at_most(
         len(failures), 0, "; ".join(failures[:4]) + more,
-        "a polynomial through past steps that are short beside the next one extrapolates far: use the history only where the "
-        "next step is not much longer than the last (solverkit.steps.usable_orders says which order it bears), and lower the "
-        "order in the step to 0",
+        "a polynomial through past steps that are short beside the next one extrapolates far: use the history "
+        "only where the "
+        "next step is not much longer than the last (solverkit.steps.usable_orders says which order it bears), "
+        "and lower the order in the step to 0",
     )  # fmt: skip
 
 

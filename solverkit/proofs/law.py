@@ -33,7 +33,8 @@ def _constant(card: SamplerCard, options: Mapping[str, Any], target: Any) -> Non
         error = float((out - mu).abs().max())
         at_most(
             error, 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0",
-            "the step to t = 0 leaves noise in x (a plain Euler step of dx/ds = (x - D)/s ends at D there; a draw is skipped "
+            "the step to t = 0 leaves noise in x (a plain Euler step of dx/ds = (x - D)/s ends at D there; a "
+            "draw is skipped "
             "where t == 0), weights of predictions do not sum to 1, or alpha is forgotten: x = alpha x_0 + s eps",
         )  # fmt: skip
 
@@ -70,8 +71,8 @@ def _law(card: SamplerCard, options: Mapping[str, Any], schedule: Schedule) -> N
         errors[1], min(max(0.02, 0.6 * errors[0]), 0.1),
         f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps): wrong noise or wrong mean",
         "the standard deviation of the noise does not match what the deterministic part leaves: with r = t alpha_s / "
-        "(alpha_t s), going down to u and up again adds sqrt(t^2 - u^2 (alpha_t / alpha_u)^2); in the flow frame alpha changes "
-        "too, so x is scaled on the way up; one draw is used twice",
+        "(alpha_t s), going down to u and up again adds sqrt(t^2 - u^2 (alpha_t / alpha_u)^2); in the flow frame "
+        "alpha changes too, so x is scaled on the way up; one draw is used twice",
     )  # fmt: skip
 
 

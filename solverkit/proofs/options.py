@@ -13,13 +13,13 @@ from ..grid.named import make_grid
 from ..model.counting import counting
 from ..process.schedule import EDM, Flow
 from ..process.variance_preserving import VP
-from ..registry.registry import SamplerCard
+from ..registry.registry import GridCard, SamplerCard
 from ..targets.exact import mixture
 from .driving import framed, run, start, traced
 from .finding import holds
 
 
-def alternatives(card: SamplerCard, name: str) -> list[Any]:
+def alternatives(card: SamplerCard | GridCard, name: str) -> list[Any]:
     """Other values of an option, by its type."""
     default, hint = card.defaults[name], card.hints.get(name)
     if typing.get_origin(hint) is Literal:
@@ -30,7 +30,10 @@ def alternatives(card: SamplerCard, name: str) -> list[Any]:
         return [v for v in (default - 1, default + 1, default + 2, 1) if v >= 1 and v != default]
     if isinstance(default, float):
         return [0.5, 2.0] if not math.isfinite(default) else [0.7 * default, 1.1 * default, default + 0.2, default + 1.0]
-    sets = (*card.variants, *card.option_examples)
+    told = [v for v in typing.get_args(hint) if v in (int, float)]
+    if default is None and told:
+        return [2, 3, 7] if told[0] is int else [0.5, 2.0, 10.0]
+    sets = (*card.variants, *getattr(card, "option_examples", ()))
     return [options[name] for options in sets if options.get(name, default) != default]
 
 

@@ -76,7 +76,8 @@ def _why(slope: float, order: int, errors: list[float]) -> str:
             "in sigma that leaves out alpha"
         )
     return (
-        "an order is lost somewhere: in the first steps (the history fills), in the last (order_options names the option that "
+        "an order is lost somewhere: in the first steps (the history fills), in the last (order_options names "
+        "the option that "
         "turns a lower-order ending off), or by a coefficient that is right to first order; or too much is declared"
     )
 

@@ -70,9 +70,10 @@ def _tails(card: SamplerCard, options: Mapping[str, Any], target: Any, grid: Gri
         expected = places[_draws_before(whole, first) :]
         holds(
             draws_of(tail) == expected,
-            f"from node {i} on, the tail draws at {_shown(tail)}, and not the whole run: a draw must belong to its interval",
-            "noise is asked for another interval than that of the step (such as grid[0]), or the number of draws depends on "
-            "the number of steps left",
+            f"from node {i} on, the tail draws at {_shown(tail)}, and not the whole run: a draw must belong to "
+            "its interval",
+            "noise is asked for another interval than that of the step (such as grid[0]), or the number of draws "
+            "depends on the number of steps left",
         )
         if history:
             continue
@@ -80,8 +81,8 @@ def _tails(card: SamplerCard, options: Mapping[str, Any], target: Any, grid: Gri
         at_most(
             difference, SAME * max(1.0, float(end.abs().max())),
             f"the run from node {i} on ends {difference:.2e} away from the whole run",
-            "a rule counts steps by len(grid), which is shorter in a tail: grid.run_steps counts those of the whole run; or "
-            "the sampler repeats parts of its run (restarts=False says so)",
+            "a rule counts steps by len(grid), which is shorter in a tail: grid.run_steps counts those of the "
+            "whole run; or the sampler repeats parts of its run (restarts=False says so)",
         )  # fmt: skip
 
 

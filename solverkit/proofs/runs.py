@@ -24,7 +24,6 @@ from ..targets.exact import mixture
 from .driving import drive, framed, run, schedules, short_grids, start, traced
 from .finding import at_most, holds
 
-
 IN_PLACE = "an operation in place: x += ..., x.mul_(...), or out=; write x = x + ..."
 GLOBAL = "torch.randn, randn_like, manual_seed or np.random in the sampler: draws come from noise(s, t) alone"
 

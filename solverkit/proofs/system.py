@@ -26,8 +26,8 @@ STEPS = (50, 98)  # 2 more than a multiple of 6, as in `order`; few, since every
 SLACK = 0.35
 SIZE, NODES = 4, 3
 SPACE = (
-    "an @sk.op that mixes entries (a norm over the batch or over padding, a sort, a constant that is added) does not respect "
-    "the component's space; sums of states times numbers do"
+    "an @sk.op that mixes entries (a norm over the batch or over padding, a sort, a constant that is added) does "
+    "not respect the component's space; sums of states times numbers do"
 )
 
 

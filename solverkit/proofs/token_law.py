@@ -165,9 +165,10 @@ def check_token_law(card: DecoderCard, options: Mapping[str, Any]) -> None:
         parts, entire = (law(card, pair, short, options, whole) for whole in (False, True))
         difference = total_variation(parts, entire)
         at_most(
-            difference, EXACT, f"a run of {len(short) - 1} steps and its steps one by one differ by {difference:.2e} in law",
-            "a step uses what an earlier step saw (an old answer of the model, a counter): remembers=True says so, or ask the "
-            "model anew",
+            difference, EXACT,
+            f"a run of {len(short) - 1} steps and its steps one by one differ by {difference:.2e} in law",
+            "a step uses what an earlier step saw (an old answer of the model, a counter): remembers=True says "
+            "so, or ask the model anew",
         )  # fmt: skip
     if exact := card.said("exact", options):
         text = f"exact must be 'always', 'one-token' or '', got {exact!r}"
@@ -176,8 +177,8 @@ def check_token_law(card: DecoderCard, options: Mapping[str, Any]) -> None:
         found = distance(card, wide, make_grid("uniform", wide.process, 3), options)
         at_most(
             found, EXACT, f"declared exact ({exact}), and its law is {found:.2e} from the model's in total variation",
-            "several tokens are revealed by one evaluation (they are then independent of each other), tokens are drawn from "
-            "changed probabilities (a temperature), or which token is kept depends on what was drawn",
+            "several tokens are revealed by one evaluation (they are then independent of each other), tokens are "
+            "drawn from changed probabilities (a temperature), or which token is kept depends on what was drawn",
         )  # fmt: skip
     order = card.said("order", options)
     if order is None or remembers:
@@ -203,6 +204,10 @@ def check_token_product(card: DecoderCard, options: Mapping[str, Any]) -> None:
         except BudgetError:
             continue
         text = f"{n} steps on independent tokens are {worst:.2e} from exact in total variation"
-        holds(biased or worst <= EXACT, text, "tokens are drawn from other probabilities than the model's, or which token is "
-              "kept depends on what was drawn: biased=True says so")  # fmt: skip
-    holds(worst > EXACT or not biased, "declared biased, and independent tokens come out exact", "biased=True is too much said")
+        holds(
+            biased or worst <= EXACT, text,
+            "tokens are drawn from other probabilities than the model's, or which token is kept depends on what was drawn: "
+            "biased=True says so",
+        )  # fmt: skip
+    text = "declared biased, and independent tokens come out exact"
+    holds(worst > EXACT or not biased, text, "biased=True is too much said")

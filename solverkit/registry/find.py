@@ -8,7 +8,7 @@ from ..errors import UnknownNameError
 from .registry import Card, registry
 from .spelled import parse_options
 
-PROVEN = ("sampler", "decoder", "grid", "model", "metric")  # kinds that have checks; of two with one name the first is meant
+PROVEN = ("sampler", "decoder", "grid", "model", "metric")  # kinds with checks; of two with one name the first is meant
 
 
 def kinds_of(text: str) -> list[str]:
