@@ -30,6 +30,8 @@ from .proofs.finding import CheckError, findings, nearest_to_its_limit
 from .proofs.grid import GRID_CHECKS
 from .proofs.growth import check_growth
 from .proofs.law import check_ends, check_law
+from .proofs.metric import METRIC_CHECKS
+from .proofs.model import MODEL_CHECKS
 from .proofs.options import check_options
 from .proofs.order import check_order, measured_order, order_grid
 from .proofs.parts import check_parts
@@ -50,6 +52,8 @@ from .registry.registry import CARDS, Card, DecoderCard, GridCard, MetricCard, M
 __all__ = [
     "CHECKS",
     "GRID_CHECKS",
+    "METRIC_CHECKS",
+    "MODEL_CHECKS",
     "TOKEN_CHECKS",
     "CheckError",
     "CheckResult",
@@ -122,8 +126,8 @@ OF_KIND: dict[type[Card], tuple[Check, ...]] = {
     SamplerCard: CHECKS,
     DecoderCard: TOKEN_CHECKS,
     GridCard: GRID_CHECKS,
-    ModelCard: (),
-    MetricCard: (),
+    ModelCard: MODEL_CHECKS,
+    MetricCard: METRIC_CHECKS,
 }
 Subject = str | Card | Callable[..., Any]
 
