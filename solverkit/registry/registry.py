@@ -261,6 +261,37 @@ class DecoderCard(Card):
 
 
 @dataclass(frozen=True)
+class GridCard(Card):
+    """A grid fn(schedule, n, **options) -> n + 1 falling ratios sigma / alpha.
+
+    Attributes:
+        to_zero: The last level is 0; a function of the options where it depends on them.
+        from_the_top: The first level is the schedule's largest; a function of the options where it depends on them.
+        variants: Option sets that the proofs run beside the defaults; instead of them where an option is required.
+    """
+
+    to_zero: bool | Callable[[dict[str, Any]], bool] = True
+    from_the_top: bool | Callable[[dict[str, Any]], bool] = True
+    variants: tuple[dict[str, Any], ...] = ()
+
+    def said(self, name: str, options: Mapping[str, Any]) -> bool:
+        """A field (to_zero, from_the_top) at these options."""
+        value = getattr(self, name)
+        return bool(value({**self.defaults, **options}) if callable(value) else value)
+
+
+@dataclass(frozen=True)
+class ModelCard(Card):
+    """A model fn(**options) -> denoiser, token model or system of components.
+
+    Attributes:
+        variants: Option sets that the proofs run beside the defaults; instead of them where an option is required.
+    """
+
+    variants: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class MetricCard(Card):
     """A metric of a bench run.
 
@@ -271,6 +302,7 @@ class MetricCard(Card):
         statistic: "rms", "mean" or "median", where the figure is that of one number a sample (`Measured.values`): samples
             of several seeds are then pooled, and two samplers that share their noise are compared sample by sample.
         to_floor: Neither low nor high is good: the figure should be that of real samples (`Measured.floor`).
+        variants: Option sets that the proofs run beside the defaults.
     """
 
     lower_is_better: bool = True
@@ -278,6 +310,7 @@ class MetricCard(Card):
     min_samples: int = 1
     statistic: str | None = None
     to_floor: bool = False
+    variants: tuple[dict[str, Any], ...] = ()
 
     @property
     def better(self) -> str:
@@ -288,8 +321,8 @@ class MetricCard(Card):
 CARDS: dict[str, tuple[type[Card], int]] = {
     "samplers": (SamplerCard, 4),
     "decoders": (DecoderCard, 4),
-    "grids": (Card, 2),
-    "models": (Card, 0),
+    "grids": (GridCard, 2),
+    "models": (ModelCard, 0),
     "metrics": (MetricCard, 1),
     "tasks": (Card, 0),
 }
