@@ -28,7 +28,7 @@ GRIDS = {"mixture": "flow", "mnist": "trailing"}
 CELLS = [
     *(("mixture", solver, nfe, nfe) for solver in ("ddim", "dpmpp-2m", "heun", "euler-ancestral") for nfe in (50, 100, 200)),
     *(("mixture", "dpmpp-2m", 200, window) for window in (8, 16, 32, 64)),
-    *(("mnist", solver, nfe, nfe) for solver in ("ddim", "dpmpp-2m") for nfe in (50, 100)),
+    *(("mnist", solver, nfe, nfe) for solver in ("ddim", "dpmpp-2m") for nfe in (50, 100, 200)),
 ]  # model, solver, NFE of the plan, window
 
 
