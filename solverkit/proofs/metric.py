@@ -201,12 +201,14 @@ def check_metric_interval(card: MetricCard, options: Mapping[str, Any]) -> None:
             return
         low, high = made.interval
         holds(
-            low <= made.value <= high and high - low < math.inf, f"{k} samples: {made.value:.4g} in ({low:.4g}, {high:.4g})",
+            low <= made.value <= high and high - low < math.inf,
+            f"{k} samples: {made.value:.4g} in ({low:.4g}, {high:.4g})",
             "the ends are swapped, or they are of another statistic than the figure",
         )  # fmt: skip
         widths.append(high - low)
     at_most(
-        widths[1], 0.9 * widths[0], f"the interval is {widths[0]:.3g} wide for {n} samples and {widths[1]:.3g} for {MORE * n}",
+        widths[1], 0.9 * widths[0],
+        f"the interval is {widths[0]:.3g} wide for {n} samples and {widths[1]:.3g} for {MORE * n}",
         "the spread over samples is taken where the error of the mean is meant (a root of n), or the interval is "
         "a constant",
     )  # fmt: skip
@@ -248,11 +250,12 @@ def check_metric_repeats(card: MetricCard, options: Mapping[str, Any]) -> None:
             assert made is not None
             found.append((made.value, made.interval))
             drawn = torch.equal(torch.get_rng_state(), seeded)
-            holds(drawn, "the metric used torch's global generator", "torch.randn or randperm without a generator of its own")
+            text = "the metric used torch's global generator"
+            holds(drawn, text, "torch.randn or randperm without a generator of its own")
     finally:
         torch.set_rng_state(state)
-    holds(found[0] == found[1], f"the same samples get {found[0]} and {found[1]}", "random numbers without a fixed seed")
     holds(torch.equal(run.x, before), "the metric changed the samples", "an operation in place on run.x")
+    holds(found[0] == found[1], f"the same samples get {found[0]} and {found[1]}", "random numbers without a fixed seed")
 
 
 def _shown(figures: Mapping[str, float]) -> str:
