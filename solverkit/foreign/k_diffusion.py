@@ -65,7 +65,8 @@ def adapt_k_diffusion(fn: Callable[..., Any], name: str | None = None, **fields:
         return _Run(fn, parameters, model, x, grid, noise)(given)
 
     sampler.__name__ = name or getattr(fn, "__name__", "sampler")
-    sampler.__doc__, sampler.__module__ = fn.__doc__, str(getattr(fn, "__module__", ""))
+    sampler.__doc__ = fn.__doc__
+    sampler.__module__ = str(getattr(fn, "__module__", ""))
     sampler.func = fn  # type: ignore[attr-defined]  # as of a partial: whose source a stored result depends on
     first = [inspect.Parameter(p, inspect.Parameter.POSITIONAL_OR_KEYWORD) for p in ("model", "x", "grid", "noise")]
     sampler.__signature__ = inspect.Signature([*first, *options])  # type: ignore[attr-defined]
