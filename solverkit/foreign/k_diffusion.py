@@ -62,7 +62,7 @@ def adapt_k_diffusion(fn: Callable[..., Any], name: str | None = None, **fields:
     ]
 
     def sampler(model: Any, x: torch.Tensor, grid: Grid, noise: Any, **given: Any) -> torch.Tensor:
-        return _Run(fn, parameters, model, x, grid, noise)(given)
+        return KDiffusionRun(fn, model, x, grid, noise)(given)
 
     sampler.__name__ = name or getattr(fn, "__name__", "sampler")
     sampler.__doc__ = fn.__doc__
@@ -74,32 +74,65 @@ def adapt_k_diffusion(fn: Callable[..., Any], name: str | None = None, **fields:
     return declared(sampler.__name__, **{"traceable": False, **fields})(sampler)
 
 
-class _Run:
-    """One run of a function of k-diffusion's form on a grid of ours."""
+class KDiffusionRun:
+    """One run of a function of k-diffusion's form on a grid of ours.
 
-    def __init__(self, fn: Any, parameters: Any, model: Any, x: torch.Tensor, grid: Grid, noise: Any) -> None:
+    Args:
+        fn, model, x, grid: As above.
+        noise: noise(s, t) -> draws of the run; None: the function draws by itself.
+        edit: edit(i, x) -> x changes the state at the start of step i. The function owns its state, so it is changed in place,
+            when the model is asked.
+
+    Raises:
+        GridError: the run begins at alpha = 0.
+    """
+
+    def __init__(
+        self, fn: Any, model: Any, x: torch.Tensor, grid: Grid, noise: Any, edit: Callable[..., torch.Tensor] | None = None
+    ) -> None:
         if grid[0].alpha == 0:
             raise GridError(
                 "samplers of k-diffusion know sigma / alpha, which is infinite where this run begins; give levels= that "
                 "begin below 1."
             )
-        self.fn, self.parameters, self.model, self.grid, self.noise = fn, parameters, model, grid, noise
-        self.x = x if grid[0].alpha == 1 else x / grid[0].alpha
+        self.fn, self.parameters = fn, inspect.signature(fn).parameters
+        self.model, self.grid, self.noise, self.edit = model, grid, noise, edit
+        self.x = x if edit is None and grid[0].alpha == 1 else x / grid[0].alpha
         self.sigmas = torch.tensor([level.ratio for level in grid], dtype=x.dtype, device=x.device)
         self.nodes = {float(sigma): level for sigma, level in zip(self.sigmas, grid)}
-        self.step = 0
+        self.step = self.asked = 0
+        self.starts: dict[int, int] = {}  # evaluations that are the first of a step, and which
         self.random = KeyedRandom(x.shape, self._draw)
+        self.random.asleep = noise is None
 
     def __call__(self, options: dict[str, Any]) -> torch.Tensor:
-        path = BrownianPath(self.noise, self._named)
-        hooks = {"callback": self._stepped, "disable": True, "noise_sampler": path}
+        hooks: dict[str, Any] = {"callback": self._stepped, "disable": True}
+        if self.noise is not None:
+            hooks["noise_sampler"] = BrownianPath(self.noise, self._named)
         known = {name: value for name, value in hooks.items() if name in self.parameters}
+        if self.edit is not None:
+            self._learn(options)
         if "sigmas" in self.parameters:
             x = self._called(self.sigmas, **known, **options)
         else:
             x = self._between(known, options)
         t = self.grid[-1]
         return x if t.alpha == 1 else x * t.alpha
+
+    def _learn(self, options: dict[str, Any]) -> None:
+        """Which evaluations are the first of a step: a callback follows them."""
+        asked = [0]
+
+        def nothing(x: torch.Tensor, sigma: Any) -> torch.Tensor:
+            asked[0] += 1
+            return torch.zeros_like(x)
+
+        def stepped(info: Any) -> None:
+            self.starts[asked[0] - 1] = len(self.starts)
+
+        still = {"noise_sampler": lambda s, t: torch.zeros_like(self.x)} if "noise_sampler" in self.parameters else {}
+        with torch.random.fork_rng():
+            self.fn(nothing, self.x.clone(), self.sigmas, callback=stepped, disable=True, **still, **options)
 
     def _between(self, known: dict[str, Any], options: dict[str, Any]) -> torch.Tensor:
         """A function that lays out its own levels, between the first and the last positive one."""
@@ -118,6 +151,9 @@ class _Run:
         return made
 
     def _model(self, x: torch.Tensor, sigma: Any, **extra: Any) -> torch.Tensor:
+        if self.edit is not None and self.asked in self.starts:
+            x.copy_(self.edit(self.starts[self.asked], x))
+        self.asked += 1
         asleep, self.random.asleep = self.random.asleep, True  # what a network draws is its own business
         try:
             levels = [self._level(float(s)) for s in torch.as_tensor(sigma).flatten().unique()]
