@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import diffusers
 import numpy as np
@@ -201,6 +202,14 @@ def test_what_is_remembered_later_is_added(cache):
     nameless = TunedPlans(later.schedule, later.frame, later.start, None, later.budgets)
     with pytest.raises(FingerprintError, match="plan=FILE"):
         nameless.remember()
+
+
+def test_what_is_remembered_at_once_is_all_kept(cache):
+    denoiser = classes()
+    plans = [by_hand(denoiser, (n,)) for n in range(4, 16)]
+    with ThreadPoolExecutor(len(plans)) as pool:
+        list(pool.map(TunedPlans.remember, plans))
+    assert sorted(sk.known_plan(denoiser).plans.budgets) == list(range(4, 16))
 
 
 def test_a_plan_beside_a_folder_and_the_fingerprint_does_not_change(quiet, tmp_path):

@@ -85,14 +85,14 @@ def sample(
 
     card = resolve(sampler)
     options = read_options(card, pairs)
-    if nfe is not None and not card.traceable:
+    if nfe is not None and not card.takes_budget:
         raise OptionError(f"{card.name!r} decides itself how often to ask the network: leave out --nfe; see its options.")
     denoiser = open_network(model, label, device, dtype, guidance)
     if animate is not None and hasattr(denoiser, "components"):
         raise OptionError(f"{model!r} is a system of {', '.join(denoiser.components)}: no picture of it to --animate.")
     result = run(
-        denoiser, card, nfe=NFE if nfe is None and card.traceable else nfe, num_samples=num_samples, seed=seed, grid=grid,
-        device=device, dtype=state_dtype(dtype), batch_size=batch, progress=_watched(as_json),
+        denoiser, card, nfe=NFE if nfe is None and card.takes_budget else nfe, num_samples=num_samples, seed=seed,
+        grid=grid, device=device, dtype=state_dtype(dtype), batch_size=batch, progress=_watched(as_json),
         return_trajectory=animate is not None, **options,
     )  # fmt: skip
     caption = _caption(model, card, options, grid, result.nfe, seed, label, guidance)

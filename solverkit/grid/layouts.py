@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from ..process.level import FLOW_FRAME, from_ratio, to_ratio
 from ..process.schedule import Schedule
 from ..registry.hookspecs import hookimpl
 from .beta import beta_quantile
+
+Last = Literal["zero", "min"]
 
 
 def _range(schedule: Schedule, ratio_max: float | None, ratio_min: float | None) -> tuple[float, float]:
@@ -44,7 +47,7 @@ def karras(
     rho: float = 7.0,
     ratio_max: float | None = None,
     ratio_min: float | None = None,
-    last: str = "zero",
+    last: Last = "zero",
 ) -> list[float]:
     """sigma^(1/rho) uniform (Karras et al. 2022, eq. 5); in the flow frame the same rule on s."""
     if rho <= 0:
@@ -65,7 +68,7 @@ def beta(
     beta: float = 0.6,
     ratio_max: float | None = None,
     ratio_min: float | None = None,
-    last: str = "zero",
+    last: Last = "zero",
 ) -> list[float]:
     """sigma at even quantiles of a Beta(alpha, beta) distribution between its ends; in the flow frame the same rule on s.
 
@@ -88,7 +91,7 @@ def log_snr(
     ratio_max: float | None = None,
     ratio_min: float | None = None,
     finite_max: float = 80.0,
-    last: str = "zero",
+    last: Last = "zero",
 ) -> list[float]:
     """log-SNR uniform (Lu et al. 2022, section 3.3).
 
@@ -120,14 +123,14 @@ def _in_time(schedule: Schedule, u: np.ndarray, high: float, low: float, power: 
 
 
 def time_uniform(
-    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: str = "zero"
+    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: Last = "zero"
 ) -> list[float]:
     """Uniform in the network's own time, down to the smallest trained level (Lu et al. 2022, appendix D)."""
     return _in_time(schedule, _nodes(n, last), *_range(schedule, ratio_max, ratio_min), 1.0, last)
 
 
 def time_quadratic(
-    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: str = "zero"
+    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: Last = "zero"
 ) -> list[float]:
     """Uniform in the square root of time (Song et al. 2021, DDIM, appendix D.2)."""
     return _in_time(schedule, _nodes(n, last), *_range(schedule, ratio_max, ratio_min), 2.0, last)
@@ -173,7 +176,7 @@ def linspace(schedule: Schedule, n: int) -> list[float]:
     return [*(schedule.ratio(t) for t in np.linspace(total - 1, 0, n)), 0.0]
 
 
-def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "zero") -> list[float]:
+def flow(schedule: Schedule, n: int, shift: float | None = None, last: Last = "zero") -> list[float]:
     """t = sigma / (alpha + sigma) evenly spaced, then shifted: t -> shift t / (1 + (shift - 1) t).
 
     Esser et al. 2024, eq. 23. The default shift is the schedule's own, or 1.
@@ -195,12 +198,13 @@ def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "ze
 
 @hookimpl
 def register_grids(register: Callable[..., None]) -> None:
-    register("karras", karras, reference="Karras et al. 2022, eq. 5")
-    register("beta", beta, reference="Lee et al. 2024, arXiv 2407.12173")
-    register("log-snr", log_snr, reference="Lu et al. 2022, section 3.3")
-    register("time-uniform", time_uniform, reference="Lu et al. 2022, appendix D")
-    register("time-quadratic", time_quadratic, reference="Song et al. 2021 (DDIM), appendix D.2")
+    ends: dict[str, Any] = {"to_zero": lambda options: options["last"] == "zero", "variants": ({"last": "min"},)}
+    register("karras", karras, reference="Karras et al. 2022, eq. 5", **ends)
+    register("beta", beta, reference="Lee et al. 2024, arXiv 2407.12173", **ends)
+    register("log-snr", log_snr, reference="Lu et al. 2022, section 3.3", **ends)
+    register("time-uniform", time_uniform, reference="Lu et al. 2022, appendix D", **ends)
+    register("time-quadratic", time_quadratic, reference="Song et al. 2021 (DDIM), appendix D.2", **ends)
     register("trailing", trailing, reference="Lin et al. 2024, Table 2")
-    register("leading", leading, reference="Song et al. 2021 (DDIM), released code")
+    register("leading", leading, reference="Song et al. 2021 (DDIM), released code", from_the_top=False)
     register("linspace", linspace, reference="Nichol and Dhariwal 2021, released code")
-    register("flow", flow, reference="Esser et al. 2024, eq. 23")
+    register("flow", flow, reference="Esser et al. 2024, eq. 23", **ends)

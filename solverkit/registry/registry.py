@@ -159,6 +159,7 @@ class SamplerCard(Card):
         from_the_top: A run begins at the most noise of the schedule, on whatever layout a pipeline has.
         restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
             repeats parts of it.
+        paced: paced(options) -> (card, options) of the sampler whose plan a pull-only one runs: a budget is the plan's.
     """
 
     order: int | Callable[[dict[str, Any]], int | None] | None = None
@@ -177,6 +178,7 @@ class SamplerCard(Card):
     lower: tuple[str, dict[str, Any]] | None = None
     prepare: Callable[..., dict[str, Any]] | None = None
     advice: str = ""
+    paced: Callable[[dict[str, Any]], tuple[SamplerCard, dict[str, Any]]] | None = None
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""
@@ -207,6 +209,18 @@ class SamplerCard(Card):
             return self.check(options)
         batch = {"shape": shape} if "shape" in inspect.signature(self.prepare).parameters else {}
         return self.check(self.prepare(denoiser, self.check(options, partial=True), **batch))
+
+    @property
+    def takes_budget(self) -> bool:
+        """Whether nfe= says how long a run is: there is a plan, its own or that of `paced`."""
+        return self.traceable or self.paced is not None
+
+    def pace(self, options: Mapping[str, Any]) -> tuple[SamplerCard, dict[str, Any]]:
+        """The card and the options whose plan a budget lays out: its own, or those of `paced`."""
+        if self.paced is None:
+            return self, dict(options)
+        card, own = self.paced({**self.defaults, **options})
+        return card, card.check(own)
 
     def is_linear(self, options: Mapping[str, Any]) -> bool:
         """Whether the sampler is linear at these options."""
@@ -281,6 +295,37 @@ class DecoderCard(Card):
 
 
 @dataclass(frozen=True)
+class GridCard(Card):
+    """A grid fn(schedule, n, **options) -> n + 1 falling ratios sigma / alpha.
+
+    Attributes:
+        to_zero: The last level is 0; a function of the options where it depends on them.
+        from_the_top: The first level is the schedule's largest; a function of the options where it depends on them.
+        variants: Option sets that the proofs run beside the defaults; instead of them where an option is required.
+    """
+
+    to_zero: bool | Callable[[dict[str, Any]], bool] = True
+    from_the_top: bool | Callable[[dict[str, Any]], bool] = True
+    variants: tuple[dict[str, Any], ...] = ()
+
+    def said(self, name: str, options: Mapping[str, Any]) -> bool:
+        """A field (to_zero, from_the_top) at these options."""
+        value = getattr(self, name)
+        return bool(value({**self.defaults, **options}) if callable(value) else value)
+
+
+@dataclass(frozen=True)
+class ModelCard(Card):
+    """A model fn(**options) -> denoiser, token model or system of components.
+
+    Attributes:
+        variants: Option sets that the proofs run beside the defaults; instead of them where an option is required.
+    """
+
+    variants: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class MetricCard(Card):
     """A metric of a bench run.
 
@@ -291,6 +336,7 @@ class MetricCard(Card):
         statistic: "rms", "mean" or "median", where the figure is that of one number a sample (`Measured.values`): samples
             of several seeds are then pooled, and two samplers that share their noise are compared sample by sample.
         to_floor: Neither low nor high is good: the figure should be that of real samples (`Measured.floor`).
+        variants: Option sets that the proofs run beside the defaults.
     """
 
     lower_is_better: bool = True
@@ -298,6 +344,7 @@ class MetricCard(Card):
     min_samples: int = 1
     statistic: str | None = None
     to_floor: bool = False
+    variants: tuple[dict[str, Any], ...] = ()
 
     @property
     def better(self) -> str:
@@ -308,8 +355,8 @@ class MetricCard(Card):
 CARDS: dict[str, tuple[type[Card], int]] = {
     "samplers": (SamplerCard, 4),
     "decoders": (DecoderCard, 4),
-    "grids": (Card, 2),
-    "models": (Card, 0),
+    "grids": (GridCard, 2),
+    "models": (ModelCard, 0),
     "metrics": (MetricCard, 1),
     "tasks": (Card, 0),
 }
@@ -453,7 +500,8 @@ def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
         card = typing.cast(SamplerCard, registry().get("samplers", name))
         return replace(card, name=sampler, preset=card.check(preset, partial=True)) if preset else card
     if callable(sampler):
-        return SamplerCard(getattr(sampler, "__name__", "sampler"), sampler, skip=4)
+        said = {"name": getattr(sampler, "__name__", "sampler"), **getattr(sampler, DECLARED, {})}
+        return SamplerCard(**said, fn=sampler, skip=4)
     raise OptionError(f"sampler must be a name or a function (model, x, grid, noise), got {type(sampler).__name__}.")
 
 
