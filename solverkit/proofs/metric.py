@@ -65,7 +65,7 @@ def stages() -> Iterator[Stage]:
     yield Stage("pictures", load("mnist"), _pictures, of_numbers)
     chain = markov(12, 4)
     yield Stage("a chain of tokens", chain, chain.target.sample, _of_tokens(4))  # type: ignore[attr-defined]
-    text = load("shakespeare")
+    text: Any = load("shakespeare")
     yield Stage("text", text, lambda n, seed: _lines(n, seed, text.alphabet), _of_tokens(text.vocabulary))
 
 
