@@ -16,8 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import table_caching
+import table_few_step
+import table_imputation
+import table_inverse
 import table_lml
 import table_score
+import table_statistics
 import table_suite
 import table_teleportation
 import table_tune
@@ -26,7 +30,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
-    **table_tune.TABLES, **table_caching.TABLES,
+    **table_tune.TABLES, **table_caching.TABLES, **table_statistics.TABLES,
+    **table_inverse.TABLES, **table_imputation.TABLES, **table_few_step.TABLES,
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ each proves.
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -59,6 +60,7 @@ __all__ = [
     "CheckResult",
     "check_card",
     "check_decoder",
+    "check_foreign",
     "check_grid",
     "check_metric",
     "check_model",
@@ -117,7 +119,7 @@ TOKEN_CHECKS: tuple[Check, ...] = (
 CORE = Path(__file__).parent
 
 
-def check_name(check: Check) -> str:
+def check_name(check: Callable[..., Any]) -> str:
     """What a check is called: in results, in test ids and in the documentation."""
     return check.__name__.removeprefix("check_")
 
@@ -194,6 +196,34 @@ def check_model(model: str | ModelCard | Callable[..., Any]) -> list[CheckResult
 def check_metric(metric: str | MetricCard | Callable[..., Any]) -> list[CheckResult]:
     """As `check_sampler`, of a metric fn(run)."""
     return check_card(card_of(metric, "metric"))
+
+
+def check_foreign(name: str) -> list[CheckResult]:
+    """Prove a sampler as another library released it: "diffusers:UniPCMultistep:solver_order=3", "k-diffusion:dpmpp_2m".
+
+    Its order against the one that it says, its law, its evaluations against what it says of them, independence of the batch
+    with noise of its own, edits of the state between steps, and finite ends. `detail` has the figure of what passed, too.
+
+    Raises:
+        UnknownNameError, OptionError: there is no such sampler or option, or nothing can be proven of it.
+    """
+    from .foreign.named import foreign
+    from .foreign.proofs import PROOFS
+
+    sampler, results = foreign(name), []
+    for check in PROOFS:
+        with findings() as found, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                detail = check(sampler)
+                most = nearest_to_its_limit(found)
+                results.append(CheckResult(check_name(check), True, detail, *(most[:3] if most else ())))
+            except CheckError as error:
+                figures = error.figure, error.limit, error.bound
+                results.append(CheckResult(check_name(check), False, str(error), *figures, error.cause))
+            except Exception as error:  # released code may raise anything
+                results.append(CheckResult(check_name(check), False, f"{type(error).__name__}: {error}"))
+    return results
 
 
 def check_card(card: Card) -> list[CheckResult]:

@@ -68,17 +68,17 @@ def _code(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any], timeou
     if is_peer(cell.sampler):
         return peer_digest(cell.sampler)
     card = find_sampler(cell.sampler, given)
-    if isinstance(card, SamplerCard) and card.traceable:
+    if isinstance(card, SamplerCard) and card.takes_budget:
         try:
             with limited(timeout):
-                return _plan(card, denoiser, grid, cell)
+                return ("" if card.traceable else _source(card.fn)) + _plan(card, denoiser, grid, cell)
         except (Exception, CellTimeout):  # whatever it is, it happens again when the sampler runs, and is stored as that
             pass
     return _source(card.fn)
 
 
 def _plan(card: SamplerCard, denoiser: Any, grid: str, cell: Cell) -> str:
-    options = card.prepared(denoiser, cell.options, (cell.model.num_samples, *denoiser.shape))
+    card, options = card.pace(card.prepared(denoiser, cell.options, (cell.model.num_samples, *denoiser.shape)))
     plan = trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options)
     ops = [i.payload[0] for segment in plan.segments for i in segment.instructions if i.kind == "op"]
     return fingerprint(plan) + "".join(sorted({_source(op) for op in ops}))

@@ -170,9 +170,9 @@ def _peer(
 def draws_nothing(cell: Cell, denoiser: Any, grid: str, given: Mapping[str, Any]) -> bool:
     """Whether the sampler draws no noise on this grid; told by its plan."""
     card = find_sampler(cell.sampler, given)
-    if not card.traceable:
+    if not card.takes_budget:
         return card.order is not None  # stochastic methods declare none
-    options = card.prepared(denoiser, cell.options, (cell.model.num_samples, *denoiser.shape))
+    card, options = card.pace(card.prepared(denoiser, cell.options, (cell.model.num_samples, *denoiser.shape)))
     return trace(card, choose_grid(card, denoiser.schedule, cell.nfe, None, grid, None, options), **options).draws == 0
 
 

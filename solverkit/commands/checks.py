@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import PluginError
+from ..errors import OptionError, PluginError
 from . import parameters
 from .console import console, print_json, remark
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ..registry.registry import Card
     from ..testing import CheckResult
 
-NAME = typer.Argument(help="A sampler, decoder, grid, model or metric; options may stand behind it: unipc:order=2.")
+NAME = typer.Argument(
+    help="A sampler, decoder, grid, model or metric, options behind it: unipc:order=2; or diffusers:CLASS, k-diffusion:NAME."
+)
 KIND = typer.Option(None, "--kind", help="sampler, decoder, grid, model or metric, where several have the name.")
 
 
@@ -26,12 +28,12 @@ def check(
     """Prove a decoder, grid, model or metric by checks of its own, or a sampler: order, spellings, nfe, options, edits,
     independence, finite, ends, law, parts, growth, device, input_untouched, system.
     """
-    card = find(name, kind)  # a name that does not exist is bad usage, whatever the kit says
-    results = run(card)
+    others = name.startswith(("diffusers:", "k-diffusion:"))
+    results = released(name, kind) if others else run(find(name, kind))
     if as_json:
         print_json([record(result) for result in results])
     else:
-        show(f"checks of {name}", results)
+        show(f"checks of {name}", results, "because" if others else "usually")
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 
@@ -49,6 +51,19 @@ def find(name: str, kind: str | None) -> Card:
         others = " and ".join(f"a {other} (--kind {other})" for other in kinds[1:])
         remark(f"{name} is a {kinds[0]}; there is {others} of that name too")
     return card
+
+
+def released(name: str, kind: str | None) -> list[CheckResult]:
+    """All checks of a sampler as another library released it.
+
+    Raises:
+        UnknownNameError, OptionError: there is none, or nothing can be proven of it.
+    """
+    from ..testing import check_foreign
+
+    if kind not in (None, "sampler"):
+        raise OptionError(f"{name} is a sampler of another library, and no {kind}; leave out --kind.")
+    return check_foreign(name)
 
 
 def run(card: Card) -> list[CheckResult]:
@@ -69,8 +84,8 @@ def record(result: CheckResult) -> dict[str, Any]:
     return {**result._asdict(), "passed": bool(result.passed), "detail": str(result.detail)}
 
 
-def show(title: str, results: list[CheckResult]) -> None:
-    """A table of all checks, and below it what usually causes those that failed."""
+def show(title: str, results: list[CheckResult], why: str = "usually") -> None:
+    """A table of all checks, and below it what causes those that failed, usually or this time."""
     from rich.table import Table
     from rich.text import Text
 
@@ -84,7 +99,7 @@ def show(title: str, results: list[CheckResult]) -> None:
     out.print(table)
     for r in results:
         if r.cause:
-            out.print(Text.assemble((f"{r.name}: ", "bold"), "usually ", r.cause), soft_wrap=not out.is_terminal)
+            out.print(Text.assemble((f"{r.name}: ", "bold"), f"{why} ", r.cause), soft_wrap=not out.is_terminal)
     out.print(f"{sum(r.passed for r in results)} of {len(results)} passed")
 
 

@@ -78,12 +78,12 @@ def sample(
 
     card = resolve(sampler)
     options = read_options(card, pairs)
-    if nfe is not None and not card.traceable:
+    if nfe is not None and not card.takes_budget:
         raise OptionError(f"{card.name!r} decides itself how often to ask the network: leave out --nfe; see its options.")
     denoiser = open_network(model, label, device, dtype, guidance)
     result = run(
-        denoiser, card, nfe=NFE if nfe is None and card.traceable else nfe, num_samples=num_samples, seed=seed, grid=grid,
-        device=device, dtype=state_dtype(dtype), batch_size=batch, progress=_watched(as_json), **options,
+        denoiser, card, nfe=NFE if nfe is None and card.takes_budget else nfe, num_samples=num_samples, seed=seed,
+        grid=grid, device=device, dtype=state_dtype(dtype), batch_size=batch, progress=_watched(as_json), **options,
     )  # fmt: skip
     caption = _caption(model, card, options, grid, result.nfe, seed, label, guidance)
     written = [with_folder(tensors)]

@@ -39,14 +39,14 @@ def show(
         raise OptionError(f"--nfe must be a positive integer, got {nfe}.")
     card = resolve(sampler)
     options = read_options(card, pairs)
-    if not card.traceable:
+    if not card.takes_budget:
         raise OptionError(f"{card.name!r} chooses its steps while it runs, so there is no plan to show: sample with it.")
     if model is not None and schedule is not None:
         raise OptionError("--model already has a schedule; leave out --schedule.")
     denoiser = None if model is None else open_network(model)
     where = _schedule(schedule) if denoiser is None else denoiser.schedule
     with reporting() as said:
-        options = card.check(options) if denoiser is None else card.prepared(denoiser, options)
+        card, options = card.pace(card.check(options) if denoiser is None else card.prepared(denoiser, options))
         plan = trace(card, choose_grid(card, where, nfe, None, grid, None, options), **options)
     rows = plan.table()
     if as_json:

@@ -10,10 +10,11 @@ import torch
 
 from ..errors import DenoiserError, OptionError
 from ..model.counting import record_product
+from ..model.finite import require_finite_rows
 from ..process.level import Level
 from ..run.noise import PROBE, SampleNoise
 from .precision import column, precise
-from .rows import Ask, ask, require_finite_rows
+from .rows import Ask, ask
 
 Method = Literal["auto", "hutchinson", "exact", "finite-difference"]
 Probe = Literal["rademacher", "gaussian"]

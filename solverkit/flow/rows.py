@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from ..errors import DenoiserError, NonFiniteError
+from ..errors import DenoiserError
 from ..model.counting import counting, record
+from ..model.finite import require_finite_rows
 from ..process.level import Level
 
 Ask = Callable[[torch.Tensor, Any], torch.Tensor]
@@ -60,16 +61,3 @@ def _answer(denoiser: Ask, x: torch.Tensor, level: Any, levels: Sequence[Level],
         raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
     require_finite_rows(denoised, levels, rows, "the network returned NaN or inf")
     return denoised
-
-
-def require_finite_rows(answer: torch.Tensor, levels: Sequence[Level], rows: torch.Tensor | None, what: str) -> None:
-    """Raises NonFiniteError that says `what`, and names the level and the samples, if an answer (b, ...) is not finite."""
-    if bool(torch.isfinite(answer).all()):
-        return
-    bad = (~torch.isfinite(answer.detach().reshape(len(answer), -1)).all(1)).cpu().nonzero().flatten()
-    samples = (bad if rows is None else rows[bad]).tolist()
-    at = levels[int(bad[0])]
-    raise NonFiniteError(
-        f"{what} at s = {float(at):.6g} (time {at.time:.6g}) for {len(samples)} of {len(answer)} samples that it was asked "
-        f"about (first: sample {samples[0]}). Run it in float32, or check its input."
-    )

@@ -14,11 +14,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from ..errors import DenoiserError, NonFiniteError, SolverKitError, UnknownNameError
+from ..errors import DenoiserError, SolverKitError, UnknownNameError
 from ..process.level import Level
 from ..process.schedule import VE, Flow, Schedule
 from .answer import answered, fit_channels
 from .counting import Count, counted, record
+from .finite import require_finite
 from .inputs import batched, cut, row_index
 from .placement import OwnDtype, computes_in, own_device
 from .prediction import PREDICTIONS, denoised_weights, input_scale, meant
@@ -315,13 +316,3 @@ def wrap(
     denoiser = Denoiser(net, prediction, schedule, fixed_kwargs, shape, sigma, dtype, place)
     denoiser.prior = prior
     return denoiser
-
-
-def require_finite(denoised: torch.Tensor, evaluation: int, level: Level) -> None:
-    """Raises NonFiniteError naming the evaluation and the level."""
-    if not bool(torch.isfinite(denoised).all()):
-        rows = (~torch.isfinite(denoised.reshape(len(denoised), -1)).all(1)).nonzero().flatten().tolist()
-        raise NonFiniteError(
-            f"the network returned NaN or inf at evaluation {evaluation} (s = {float(level):.6g}, time {level.time:.6g}) "
-            f"for {len(rows)} of {len(denoised)} samples (first: {rows[0]}). Run it in float32, or check its input."
-        )

@@ -38,9 +38,9 @@ def cut(value: Any, index: Rows, total: int) -> Any:
     """The rows of an input that has one a sample; any other input as it is.
 
     One a sample is a tensor whose first dimension is `total`, a list of `total` tensors of other lengths, or any of
-    them inside a mapping, list or tuple. With total = 1 there is nothing to cut.
+    them inside a mapping, list or tuple. With total = 1 there is nothing to cut; several rows of the one sample repeat it.
     """
-    if total == 1:
+    if total == 1 and (isinstance(index, slice) or len(index) == 1):
         return value
     if isinstance(value, torch.Tensor):
         if value.ndim == 0 or len(value) != total:

@@ -162,6 +162,7 @@ class SamplerCard(Card):
         from_the_top: A run begins at the most noise of the schedule, on whatever layout a pipeline has.
         restarts: From the start of any step on, a run is the sampler on the rest of its grid. False for a sampler that
             repeats parts of it.
+        paced: paced(options) -> (card, options) of the sampler whose plan a pull-only one runs: a budget is the plan's.
     """
 
     order: int | Callable[[dict[str, Any]], int | None] | None = None
@@ -180,6 +181,7 @@ class SamplerCard(Card):
     lower: tuple[str, dict[str, Any]] | None = None
     prepare: Callable[..., dict[str, Any]] | None = None
     advice: str = ""
+    paced: Callable[[dict[str, Any]], tuple[SamplerCard, dict[str, Any]]] | None = None
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work, or whose options `sk.sample` would take for its own."""
@@ -209,6 +211,18 @@ class SamplerCard(Card):
             return self.check(options)
         batch = {"shape": shape} if "shape" in inspect.signature(self.prepare).parameters else {}
         return self.check(self.prepare(denoiser, self.check(options, partial=True), **batch))
+
+    @property
+    def takes_budget(self) -> bool:
+        """Whether nfe= says how long a run is: there is a plan, its own or that of `paced`."""
+        return self.traceable or self.paced is not None
+
+    def pace(self, options: Mapping[str, Any]) -> tuple[SamplerCard, dict[str, Any]]:
+        """The card and the options whose plan a budget lays out: its own, or those of `paced`."""
+        if self.paced is None:
+            return self, dict(options)
+        card, own = self.paced({**self.defaults, **options})
+        return card, card.check(own)
 
     def is_linear(self, options: Mapping[str, Any]) -> bool:
         """Whether the sampler is linear at these options."""

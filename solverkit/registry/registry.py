@@ -244,5 +244,6 @@ def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
         card = typing.cast(SamplerCard, registry().get("samplers", name))
         return replace(card, name=sampler, preset=card.check(preset, partial=True)) if preset else card
     if callable(sampler):
-        return SamplerCard(getattr(sampler, "__name__", "sampler"), sampler, skip=4)
+        said = {"name": getattr(sampler, "__name__", "sampler"), **getattr(sampler, DECLARED, {})}
+        return SamplerCard(**said, fn=sampler, skip=4)
     raise OptionError(f"sampler must be a name or a function (model, x, grid, noise), got {type(sampler).__name__}.")

@@ -12,7 +12,9 @@ import torch
 from ..errors import DenoiserError
 from ..grid.grid import Grid
 from ..model.counting import counting, record
-from ..model.denoiser import DenoiserLike, require_finite
+from ..model.denoiser import DenoiserLike
+from ..model.finite import require_finite, require_finite_rows
+from ..model.guidance.wrapped import rows_of
 from ..model.linearised import Linearised, linearised
 from ..model.several import require_answer
 from ..model.towards import shift_of
@@ -73,6 +75,11 @@ class Asked:
             who = f"the model {said['of']!r}" if "of" in said else "the denoiser"
             raise DenoiserError(f"{who} answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
         denoised = self._finite(denoised, level)
+        self.tell(x, level, denoised)
+        return denoised
+
+    def tell(self, x: torch.Tensor, level: Level, denoised: torch.Tensor) -> None:
+        """Say that an evaluation of the whole batch is made: callbacks see it, and the result names its level."""
         if not self.levels:
             self.largest = float(denoised.detach().abs().max())
         self.levels.append(level)
@@ -82,7 +89,28 @@ class Asked:
             if shift is not None:
                 own, answer = own + shift.to(own), answer + shift.to(own)
             self.report(Evaluation(len(self.levels) - 1, level, own, answer))
-        return denoised
+
+    def ahead(self, x: torch.Tensor, levels: Sequence[Level], samples: Sequence[int]) -> torch.Tensor:
+        """The answers to rows that a sampler asks before it is sure of their states; shape and dtype of x.
+
+        They are counted, and told of nowhere: the sampler says itself (`tell`) which evaluation became final.
+
+        Args:
+            x: Frame states (b, ...), of any samples of the batch, any number of times.
+            levels: One a row. A denoiser that takes no level a row is asked once for each.
+            samples: The sample of the batch that each row belongs to.
+        """
+        groups: dict[tuple[float, float], list[int]] = {}
+        for i, level in enumerate(levels):
+            groups.setdefault((float(level), level.time), []).append(i)
+        if len(groups) == 1 or self.takes_rows:
+            level = levels[0] if len(groups) == 1 else tuple(levels)
+            return self._finite_rows(self._answered(x, level, samples), levels, samples)
+        denoised = torch.empty_like(x)
+        for own in groups.values():
+            rows = torch.tensor(own, device=x.device)
+            denoised[rows] = self._answered(x[rows], levels[own[0]], [samples[i] for i in own])
+        return self._finite_rows(denoised, levels, samples)
 
     def linearised(self, x: torch.Tensor, s: float) -> Linearised:
         """The answer to x at s and products with the transpose of its Jacobian, counted and timed as evaluations are."""
@@ -150,6 +178,26 @@ class Asked:
             part = getattr(self.denoiser, "rows", None)  # inputs that have one row a sample follow their samples
             denoiser = part(own, None, len(x)) if callable(part) else self.denoiser
             denoised[rows] = self._asked(x[rows], levels[own[0]], denoiser)
+        return denoised
+
+    def _answered(self, x: torch.Tensor, level: Any, samples: Sequence[int]) -> torch.Tensor:
+        """The answer to rows of these samples, with the inputs of each; counted."""
+        denoised = self._timed(x, level, rows_of(self.denoiser, samples, None, self.batch))
+        if not isinstance(denoised, torch.Tensor) or denoised.shape != x.shape:
+            got = tuple(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
+            raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
+        return denoised
+
+    def _finite_rows(self, denoised: torch.Tensor, levels: Sequence[Level], samples: Sequence[int]) -> torch.Tensor:
+        if self.on_nonfinite == "raise":
+            require_finite_rows(denoised, levels, torch.tensor(samples), "the network returned NaN or inf")
+            return denoised
+        bad = ~torch.isfinite(denoised).flatten(1).all(1)
+        if bool(bad.any()):
+            marked = torch.zeros(self.batch, dtype=torch.bool, device=bad.device)
+            marked[torch.tensor(samples, device=bad.device)[bad]] = True
+            self.marked = marked if self.marked is None else self.marked | marked
+            denoised = torch.where(bad.reshape(-1, *[1] * (denoised.ndim - 1)), torch.zeros_like(denoised), denoised)
         return denoised
 
     def _finite(self, denoised: torch.Tensor, level: Level) -> torch.Tensor:

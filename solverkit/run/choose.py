@@ -59,6 +59,7 @@ def choose_grid(
     options: dict[str, Any],
 ) -> Grid:
     """The levels of a run from what the user gave."""
+    card, options = card.pace(options)
     if levels is not None:
         if grid is not None or nfe is not None or steps is not None:
             raise GridError("levels= is run exactly as given; leave out grid=, nfe= and steps=.")

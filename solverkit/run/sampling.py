@@ -300,9 +300,10 @@ def _progress(
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     total = None  # unknown for a solver that decides itself
-    if card.traceable:
+    if card.takes_budget:
         with suppress(TraceError):
-            total = trace(card, grid, **options).nfe * batches
+            paced, own = card.pace(options)
+            total = trace(paced, grid, **own).nfe * batches
     bar = stack.enter_context(
         Progress(
             *Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("evaluations"), TimeRemainingColumn(),
