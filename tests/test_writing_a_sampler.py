@@ -56,7 +56,7 @@ def test_without_the_factor_of_alpha_its_law_is_wrong_in_the_flow_frame(tmp_path
     wrong.write_text(code.replace("(t.alpha / alpha_u) * x", "1.0 * x"), encoding="utf-8")
     card = SamplerCard("wrong", runpy.run_path(str(wrong))["down_and_up"], skip=4)
     with pytest.raises(sk.testing.CheckError, match="^Flow: the law is off") as found:
-        dict((sk.testing.check_name(check), check) for check in sk.testing.CHECKS)["law"](card, {})
+        {sk.testing.check_name(check): check for check in sk.testing.CHECKS}["law"](card, {})
     assert "in the flow frame alpha changes too" in found.value.cause and found.value.figure > found.value.limit
 
 

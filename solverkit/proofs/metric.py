@@ -135,6 +135,7 @@ def _wrong(card: MetricCard, options: Mapping[str, Any]) -> tuple[float, dict[st
     assert right is not None
     figures = {how: figure(card, run_of(stage, spoil(x)), options) for how, spoil in stage.spoiled.items()}
     figures["a reference that is none"] = figure(card, run_of(stage, x, error=1.0), options)
+    figures["a hundred calls"] = figure(card, replace(run_of(stage, x), passes=100), options)
     return right.value, {how: made.value for how, made in figures.items() if made is not None}, right.floor
 
 
