@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .bench.metric_proofs import METRIC_CHECKS
 from .errors import OptionError, SolverKitError, UnknownNameError
 from .proofs.device import check_device
 from .proofs.edits import check_edits
@@ -31,7 +32,6 @@ from .proofs.finding import CheckError, findings, nearest_to_its_limit
 from .proofs.grid import GRID_CHECKS
 from .proofs.growth import check_growth
 from .proofs.law import check_ends, check_law
-from .proofs.metric import METRIC_CHECKS
 from .proofs.model import MODEL_CHECKS
 from .proofs.options import check_options
 from .proofs.order import check_order, measured_order, order_grid
