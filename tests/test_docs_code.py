@@ -123,7 +123,7 @@ def check_solverkit(words: list[str]) -> None:
     for name in _split([v for k in ("model", "models") for v in _texts(values.get(k))]):
         assert PLACEHOLDER.match(name) or name in cards["models"], name
     for name in _texts(values.get("suite")):
-        if not PLACEHOLDER.match(name) and name not in ("graphs", "tokens"):  # no files
+        if not PLACEHOLDER.match(name) and name not in ("graphs", "inverse", "tokens"):  # no files
             load_suite(name)
 
 
