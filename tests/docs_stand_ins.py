@@ -20,7 +20,8 @@ import torch
 from tiny_stable_diffusion import stable_diffusion
 
 import solverkit as sk
-import solverkit.registry.registry
+import solverkit.registry.find
+from solverkit.commands.plugin_template import TEMPLATE
 from solverkit.registry.registry import build_registry, load_plugins
 
 ROOT = Path(__file__).parents[1]
@@ -188,15 +189,15 @@ def teleportation(patch: pytest.MonkeyPatch) -> Names:
 
 
 def writing(patch: pytest.MonkeyPatch) -> Names:
-    """The sampler of the page is that of the example package, which need not be installed."""
+    """The sampler of the page is that of the plugin template, which need not be installed."""
     from sys import path
 
-    patch.setattr("sys.path", [str(ROOT / "plugins" / "example"), *path])
-    import solverkit_example
+    patch.setattr("sys.path", [str(TEMPLATE), *path])
+    import solverkit_my_solver
 
-    made = build_registry({**load_plugins()[0], "example": solverkit_example})
-    patch.setattr(solverkit.registry.registry, "registry", lambda: made)
-    return {"ralston": solverkit_example.ralston, "my_corrector": sk.op(lambda x, denoised, noise, strength: x)}
+    made = build_registry({**load_plugins()[0], "my_solver": solverkit_my_solver})
+    patch.setattr(solverkit.registry.find, "registry", lambda: made)
+    return {"my_corrector": sk.op(lambda x, denoised, noise, strength: x)}
 
 
 PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {

@@ -118,12 +118,12 @@ def check_solverkit(words: list[str]) -> None:
         bare = split_sampler(name)[0]
         if bare.startswith("diffusers:"):
             assert hasattr(diffusers, bare.removeprefix("diffusers:")), name
-        elif not (PLACEHOLDER.match(name) or bare in cards["decoders"] or bare == "ralston"):
+        elif not (PLACEHOLDER.match(name) or bare in cards["decoders"] or bare == "my-solver"):
             find_sampler(bare, {})
     for name in _split([v for k in ("model", "models") for v in _texts(values.get(k))]):
         assert PLACEHOLDER.match(name) or name in cards["models"], name
     for name in _texts(values.get("suite")):
-        if not PLACEHOLDER.match(name) and name not in ("graphs", "inverse", "tokens"):  # no files
+        if not PLACEHOLDER.match(name) and name not in ("graphs", "inverse", "tokens", "my-suite"):  # no files
             load_suite(name)
 
 
@@ -206,5 +206,5 @@ CHEAP = ("samplers", "decoders", "grids", "models", "metrics", "plugins", "show"
 )
 def test_what_is_cheap_runs(text, cli):
     words = shlex.split(text)[1:]
-    if "NAME" not in words and "ralston" not in words:  # a name of the reader's own; the example need not be installed
+    if "NAME" not in words and "my-solver" not in text:  # a name of the reader's own
         assert cli(*words)[0] == 0

@@ -301,7 +301,7 @@ def in_place(run):
 METRICS = [
     (a_tensor, {}, "metric_figure", "it answers Tensor"),
     (silent, {}, "metric_figure", "no figure for points of a mixture, pictures, a chain of tokens, text"),
-    (log_of_the_spread, {}, "metric_figure", r"-inf \(all the same\)"),
+    (log_of_the_spread, {"min_samples": 2}, "metric_figure", r"-inf \(all the same\)"),
     (needs_more, {"min_samples": 8}, "metric_figure", "no figure for 8 samples"),
     (with_an_offset, {}, "metric_floor", "right samples get 10, the floor is 0"),
     (the_wrong_way, {}, "metric_direction", "no worse"),
@@ -331,7 +331,26 @@ def test_registered_metrics_pass(name):
     assert failed(check_metric(name)) == {}
 
 
-# the command
+# the functions and the command
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: check_grid("heun"), "unknown grid 'heun'"),
+        (lambda: check_grid(5), "a grid is a name, its card or a function, got a int"),
+        (lambda: check_grid(sk.metrics()["fd"]), "a grid is a name, its card or a function, got a MetricCard"),
+        (lambda: check_model("mnist-super-resolution"), "needs the option 'small'"),
+        (lambda: check_metric(None), "a metric is a name"),
+        (lambda: sk.testing.check_sampler("karras"), "unknown sampler 'karras'"),
+        (lambda: sk.testing.check_sampler(5), "sampler must be a name or a function"),
+        (lambda: sk.testing.parametrize_with_checks(["karras"], "gird"), "Did you mean 'grid'"),
+    ],
+)
+def test_what_cannot_be_checked_is_told_in_one_sentence(call, words):
+    with pytest.raises(sk.errors.SolverKitError) as found:
+        call()
+    assert words in str(found.value)
 
 
 def test_check_finds_the_kind_and_prints_figures_limits_and_causes(cli):
@@ -354,6 +373,21 @@ def test_check_finds_the_kind_and_prints_figures_limits_and_causes(cli):
     assert code == 2 and "Did you mean 'rho'" in err
     code, out, err = cli("check", "euler", "--kind", "decoder")
     assert code == 0 and "token_law" in out
+
+
+def test_a_function_in_a_file_is_checked_without_a_package(cli, tmp_path):
+    (tmp_path / "idea.py").write_text("""
+def quadratic(schedule, n, exponent: float = 2.0):
+    top = 1 / (1 + 1 / schedule.ratio_max)
+    shares = [top * (1 - i / n) ** exponent for i in range(1, n + 1)]
+    return [schedule.ratio_max, *(s / (1 - s) for s in shares)]
+""")
+    code, out, _ = cli("check", "idea.py:quadratic:exponent=3", "--kind", "grid")
+    assert code == 0 and "7 of 7 passed" in out
+    code, _, err = cli("check", "idea.py:quadratik", "--kind", "grid")
+    assert code == 2 and "Did you mean 'quadratic'" in err
+    code, _, err = cli("check", "idea.py:quadratic:power=3", "--kind", "grid")
+    assert code == 2 and "has no option 'power'" in err
 
 
 def test_a_failed_check_is_printed_with_its_figure_and_its_cause(cli, monkeypatch):
