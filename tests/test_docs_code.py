@@ -21,6 +21,8 @@ import diffusers
 import docs_stand_ins
 import pytest
 
+from solverkit.bench.suite_file import parse_suite
+
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 FILES += sorted(ROOT.glob("plugins/*/README.md"))
@@ -62,6 +64,7 @@ def lines(path: Path) -> list[Block]:
     return [Block(page_of(path), text.count("\n", 0, at) + 1, re.split(r"\s{2,}", command)[0]) for at, command in commands]
 
 
+NO_CODE = {"docs/architecture.md", "docs/diagnosis.md", "docs/lml.md"}
 PYTHON = {page_of(path): fenced(path, "python") for path in FILES}
 COMMANDS = [block for path in FILES for block in lines(path)]
 
@@ -74,6 +77,23 @@ def test_python_runs(page, monkeypatch, tmp_path):
     names |= docs_stand_ins.PAGES.get(page, lambda patch: {})(monkeypatch)
     for block in PYTHON[page]:
         exec(compile("\n" * (block.line - 1) + block.text, str(ROOT / page), "exec"), names)
+
+
+def test_what_is_indented_is_a_command_or_named_here():
+    """Three blocks are no code: a drawing, what a command prints, and a formula."""
+    for path in FILES:
+        bare = FENCE.sub("", path.read_text(encoding="utf-8"))
+        found = {line for line in re.findall(r"(?<=\n\n)    (\S.*)$", bare, flags=re.M) if not re.match(PROGRAMS, line)}
+        assert len(found) == (page_of(path) in NO_CODE), (page_of(path), found)
+
+
+def test_no_other_language_goes_unseen():
+    """Python runs, TOML is a suite of the bench; there is nothing else."""
+    for path in FILES:
+        for found in FENCE.finditer(path.read_text(encoding="utf-8")):
+            assert found.group(2) in ("python", "toml"), f"{page_of(path)}: {found.group(0)[:60]}"
+        for block in fenced(path, "toml"):
+            assert parse_suite(tomllib.loads(block.text)).samplers
 
 
 class Accepted(Exception):
@@ -192,7 +212,7 @@ def test_commands_are_what_the_programs_take(block, monkeypatch):
                 check_pytest(rest)
             case ["pip", *rest]:
                 check_pip(rest)
-            case ["python", "-m", "venv", _] | [".", ".venv/bin/activate"]:
+            case ["python", "-m", "venv" | "build", *_] | [".", ".venv/bin/activate"]:
                 pass
             case _:
                 pytest.fail(f"no check knows {part!r}")
