@@ -67,8 +67,8 @@ CLAIMS: dict[str, Claim] = {
         "finite": "the noise of the sde-dpmsolver form is as large as that of the level that a long step leaves",
     }),
     "diffusers:DPMSolverSinglestepScheduler": Claim(_solver_order(), "solver_order", causes={
-        "order": "the levels inside a step are those of the grid, and the third-order step is right where they are at 1/3 and "
-                 "2/3 of it in log-SNR alone: with even steps the order is 3",
+        "order": "the levels inside a step are those of the grid, and the third-order step is right where they "
+        "are at 1/3 and 2/3 of it in log-SNR alone: with even steps the order is 3",
     }),
     "diffusers:DEISMultistepScheduler": Claim(_solver_order(), "solver_order"),
     "diffusers:UniPCMultistepScheduler": Claim(
