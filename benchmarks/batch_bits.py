@@ -2,8 +2,8 @@
 
     python benchmarks/batch_bits.py --device cuda
 
-Rows of a batch of eight, each at a level of its own, are asked again: in a batch of eight with nothing beside them, in the same
-slot and in another one, and alone in a batch of one. Counted is how many answers differ in any bit.
+Rows of a batch of eight, each at a level of its own, are asked again: in a batch of eight with nothing beside them, in the
+same slot and in another one, and alone in a batch of one. Counted is how many answers differ in any bit.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/parallel.py --device cuda
 
-Each line is one setting: the median over rounds of (seconds of 'parallel') / (seconds of its solver alone), both of the same
-start, run one after the other in each round. Below 1 the sweeps are faster.
+Each line is one setting: the median over rounds of (seconds of 'parallel') / (seconds of its solver alone), both of the
+same start, run one after the other in each round. Below 1 the sweeps are faster.
 """
 
 from __future__ import annotations

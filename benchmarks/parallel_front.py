@@ -25,10 +25,11 @@ PICTURE = ROOT / "docs" / "parallel.png"
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4)
 SAMPLES = {"mixture": 16, "mnist": 4}
 GRIDS = {"mixture": "flow", "mnist": "trailing"}
+BUDGETS = (50, 100, 200)
 CELLS = [
-    *(("mixture", solver, nfe, nfe) for solver in ("ddim", "dpmpp-2m", "heun", "euler-ancestral") for nfe in (50, 100, 200)),
+    *(("mixture", solver, nfe, nfe) for solver in ("ddim", "dpmpp-2m", "heun", "euler-ancestral") for nfe in BUDGETS),
     *(("mixture", "dpmpp-2m", 200, window) for window in (8, 16, 32, 64)),
-    *(("mnist", solver, nfe, nfe) for solver in ("ddim", "dpmpp-2m") for nfe in (50, 100, 200)),
+    *(("mnist", solver, nfe, nfe) for solver in ("ddim", "dpmpp-2m") for nfe in BUDGETS),
 ]  # model, solver, NFE of the plan, window
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,8 +31,6 @@ def server():
     path = Path(__file__).parents[1] / "docs" / "examples" / "server.py"
     spec = importlib.util.spec_from_file_location("server", path)
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["server"] = module
     spec.loader.exec_module(module)
     return module
@@ -58,7 +57,8 @@ def test_nine_requests_at_once_are_bit_for_bit_what_each_is_alone(server, client
     assert shared < 0.6 * evaluations  # they were in one batch, step by step
     alone = [ask(client, wanted) for wanted in WANTED]
     assert [a["x"] for a in together] == [a["x"] for a in alone]
-    assert [a["nfe"] for a in alone] == [a["nfe"] for a in together] and all(a["nfe"] <= w["nfe"] for a, w in zip(alone, WANTED))
+    assert [a["nfe"] for a in alone] == [a["nfe"] for a in together]
+    assert all(a["nfe"] <= w["nfe"] for a, w in zip(alone, WANTED))
 
 
 def test_it_is_sample_up_to_rounding(client):

@@ -32,6 +32,7 @@ def _ancestral(x: Any, denoised: Any, s: Level, t: Level, eta: float) -> tuple[A
     "dpmpp-sde",
     order=lambda options: 2 if options["eta"] == 0 else None,
     reference="k-diffusion, sample_dpmpp_sde",
+    cite="crowson2022",
     variants=({"eta": 0.0}, {"eta": 0.5, "s_noise": 1.003}),
 )
 def dpmpp_sde(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:

@@ -37,14 +37,14 @@ def parallel(
 ) -> Any:
     """Parallel in time: any plan by Picard sweeps over a sliding window of its evaluations.
 
-    A sweep asks the network once, for all evaluations of the window, each at its own x_j^k and level, and follows the plan's
-    rows with the answers, x_{j+1}^{k+1} = row_j(x_j^{k+1}, D(x_j^k), ...), from the first evaluation whose state is final.
-    The window moves on to the first j, each sample's own, with
+    A sweep asks the network once, for all evaluations of the window, each at its own x_j^k and level, and follows the
+    plan's rows with the answers, x_{j+1}^{k+1} = row_j(x_j^{k+1}, D(x_j^k), ...), from the first evaluation whose state is
+    final. The window moves on to the first j, each sample's own, with
 
         1/d |x_j^{k+1} - x_j^k|^2 > tolerance^2 sigma_j^2
 
-    d numbers a sample, sigma_j that of the posterior of the step that evaluation j belongs to, in the frame. A sweep settles
-    at least one evaluation, so there are never more sweeps than evaluations. With tolerance 0 the end is that of the plan
+    d numbers a sample, sigma_j that of the posterior of the step that evaluation j belongs to, in the frame. A sweep
+    settles at least one evaluation, so there are never more sweeps than evaluations. With tolerance 0 the end is that of the plan
     driven one evaluation at a time, to the last bit where a row of the network does not depend on its batch.
 
     nfe= and steps= lay out the plan, and more rows are asked. `Result.passes` and `Result.reports["sweeps"]` are what is

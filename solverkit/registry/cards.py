@@ -34,6 +34,7 @@ class Card:
         fn: The function.
         plugin: The plugin that registered it.
         reference: Where its formula is from.
+        cite: The same for a bibliography: keys of references.bib, separated by spaces, or BibTeX entries.
         skip: How many leading parameters are not options.
         preset: Options that were written behind the name ("unipc:order=2"): defaults of their own.
     """
@@ -42,6 +43,7 @@ class Card:
     fn: Callable[..., Any]
     plugin: str = ""
     reference: str = ""
+    cite: str = ""
     skip: int = 0
     preset: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,6 +75,17 @@ class Card:
     def summary(self) -> str:
         """The first line of the docstring."""
         return (inspect.getdoc(self.fn) or "").split("\n")[0]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What a notebook shows beside the options."""
+        return [("source", self.reference), ("plugin", self.plugin)]
+
+    def _repr_html_(self) -> str:
+        from ..notebook import html_table
+
+        options = [(f"option {name}", repr(self.defaults.get(name, "required"))) for name in self.options]
+        facts = [(name, value) for name, value in self._facts() if value]
+        return html_table(f"{self.name}: {self.summary}", ("", ""), [*facts, *options])
 
     def validate(self) -> None:
         """Raises TypeError for a card that cannot work: a field of another type, a function that takes something else."""
@@ -231,6 +244,11 @@ class SamplerCard(Card):
     def order_of(self, options: Mapping[str, Any]) -> int | None:
         """The declared order at these options."""
         return self.order({**self.defaults, **options}) if callable(self.order) else self.order
+
+    def _facts(self) -> list[tuple[str, str]]:
+        order = self.order_of({})
+        kind = "" if self.traceable else "chooses its steps while it runs"
+        return [("order", "none" if order is None else str(order)), ("steps", kind), *super()._facts()]
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,8 @@ class Asked:
         for i, level in enumerate(levels):
             groups.setdefault((float(level), level.time), []).append(i)
         if len(groups) == 1 or self.takes_rows:
-            level = levels[0] if len(groups) == 1 else tuple(levels)
-            return self._finite_rows(self._answered(x, level, samples), levels, samples)
+            asked = levels[0] if len(groups) == 1 else tuple(levels)
+            return self._finite_rows(self._answered(x, asked, samples), levels, samples)
         denoised = torch.empty_like(x)
         for own in groups.values():
             rows = torch.tensor(own, device=x.device)
