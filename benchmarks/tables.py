@@ -17,6 +17,7 @@ from pathlib import Path
 
 import table_caching
 import table_lml
+import table_parallel
 import table_score
 import table_suite
 import table_teleportation
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
-    **table_tune.TABLES, **table_caching.TABLES,
+    **table_tune.TABLES, **table_caching.TABLES, **table_parallel.TABLES,
 }  # fmt: skip
 
 
