@@ -20,6 +20,7 @@ import table_few_step
 import table_imputation
 import table_inverse
 import table_lml
+import table_parallel
 import table_score
 import table_statistics
 import table_suite
@@ -29,9 +30,9 @@ import table_tune
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
-    **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
-    **table_tune.TABLES, **table_caching.TABLES, **table_statistics.TABLES,
-    **table_inverse.TABLES, **table_imputation.TABLES, **table_few_step.TABLES,
+    **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES, **table_tune.TABLES,
+    **table_caching.TABLES, **table_statistics.TABLES, **table_inverse.TABLES, **table_imputation.TABLES,
+    **table_few_step.TABLES, **table_parallel.TABLES,
 }  # fmt: skip
 
 
