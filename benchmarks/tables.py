@@ -24,12 +24,13 @@ import table_statistics
 import table_suite
 import table_teleportation
 import table_tune
+import truth
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
-    **table_tune.TABLES, **table_caching.TABLES, **table_statistics.TABLES,
+    **table_tune.TABLES, **table_caching.TABLES, **truth.TABLES, **table_statistics.TABLES,
     **table_inverse.TABLES, **table_imputation.TABLES,
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..testing import CheckResult
 
 NAME = typer.Argument(
-    help="A sampler, decoder, grid, model or metric, options behind it: unipc:order=2; or diffusers:CLASS, k-diffusion:NAME."
+    help="A sampler, decoder, grid, model or metric: unipc, unipc:order=2; or diffusers:CLASS, k-diffusion:NAME."
 )
 KIND = typer.Option(None, "--kind", help="sampler, decoder, grid, model or metric, where several have the name.")
 
