@@ -20,6 +20,7 @@ import pluggy
 
 from ..errors import BudgetError, OptionError, PluginError, PluginWarning, SolverKitError, UnknownNameError, nearest
 from . import hookspecs
+from .aliases import canonical
 from .declare import DECLARED
 from .spelled import FIRST, parse_options, with_names
 
@@ -468,11 +469,24 @@ def registry() -> Registry:
     return _loaded(os.environ.get(ENVIRONMENT))
 
 
+def known_here(kind: str, text: str) -> str:
+    """The name itself where it is registered; else what it means here, if it is known from elsewhere (`aliases`).
+
+    Raises:
+        OptionError: it is known from elsewhere, and nothing here is the same.
+    """
+    registered = registry().cards
+    if any(text.partition(":")[0] in registered[other] for other in (kind, *(["decoders"] if kind == "samplers" else []))):
+        return text
+    return canonical(kind, text)
+
+
 def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
     """A sampler's card from its name (its options may stand behind it: "unipc:order=2"), itself, or a plain function."""
     if isinstance(sampler, SamplerCard):
         return sampler
     if isinstance(sampler, str):
+        sampler = known_here("samplers", sampler)
         name, preset = parse_options(sampler)
         if name not in registry().cards["samplers"] and name in registry().cards["decoders"]:
             fitting = ", ".join(sorted(registry().cards["samplers"])) or "none"
