@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -47,7 +48,7 @@ def test_names_of_comfyui():
     def res_multistep(model, x, sigmas):
         """Second order in log-SNR with exact weights, first where there is no past or no noise is left."""
         old = previous = None
-        for s, t in zip(sigmas[:-1], sigmas[1:]):
+        for s, t in itertools.pairwise(sigmas):
             denoised = model(x, s * x.new_ones(len(x)))
             if old is None or t == 0:
                 x = denoised + t / s * (x - denoised)
@@ -60,7 +61,7 @@ def test_names_of_comfyui():
         return x
 
     def lcm(model, x, sigmas, noise_sampler=None):
-        for s, t in zip(sigmas[:-1], sigmas[1:]):
+        for s, t in itertools.pairwise(sigmas):
             x = model(x, s * x.new_ones(len(x)))
             if t > 0:
                 x = x + t * noise_sampler(s, t)
@@ -68,8 +69,8 @@ def test_names_of_comfyui():
 
     for steps in (8, 20):
         for name, theirs in (("res_multistep", res_multistep), ("lcm", lcm)):
-            ours = sk.sample(TARGET, name, steps=steps, **EXACT).x
-            assert float((sk.sample(TARGET, sk.adapt_k_diffusion(theirs), steps=steps, **EXACT).x - ours).abs().max()) < 1e-12
+            ours, other = (sk.sample(TARGET, s, steps=steps, **EXACT).x for s in (name, sk.adapt_k_diffusion(theirs)))
+            assert float((other - ours).abs().max()) < 1e-12
     heun = sk.adapt_k_diffusion(released.k_diffusion_function("dpmpp_2m_sde"))
     theirs = sk.sample(TARGET, heun, steps=8, **EXACT, solver_type="heun").x
     for name in ("dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu"):

@@ -87,8 +87,8 @@ def dpmpp_2s_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 
         y = alpha_m D_s + (m / s) (x - alpha_s D_s),   x+ = anc(x, D_m, s -> t) + u z,   m halfway from s to d in log-SNR
 
     with anc and u of `dpmpp-sde`, d / alpha = sqrt(t^2 - u^2) / alpha_t. The stage is on the way to d, and the noise comes
-    after it: the step is of second order for the mean, and of first in law. eta = 0 is DPM-Solver++(2S) without its packing.
-    Two evaluations a step, one in a step that ends at 0 or starts at alpha = 0.
+    after it. eta = 0 is DPM-Solver++(2S) without its packing. Two evaluations a step, one in a step that ends at 0 or starts
+    at alpha = 0.
     Source: k-diffusion, sample_dpmpp_2s_ancestral.
 
     Args:

@@ -205,7 +205,7 @@ def kl_optimal(
     finite_max: float = 80.0,
     last: str = "zero",
 ) -> list[float]:
-    """arctan(sigma) uniform: least KL divergence on unit Gaussian data (Sabour et al. 2024, theorem 3.1); ComfyUI's kl_optimal.
+    """arctan(sigma) uniform, of least KL divergence on unit Gaussian data (Sabour et al. 2024, theorem 3.1).
 
     Where the start is at alpha = 0 the levels go from `finite_max` down and the first of them moves to the start.
     """

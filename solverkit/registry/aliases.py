@@ -48,11 +48,10 @@ SAMPLERS: dict[str, Alias] = {
     **_gpu("dpmpp_3m_sde", "dpmpp-3m-sde:released=true,lower_order_final=false"),
     "res_multistep": Alias("dpmpp-2m:released=true,solver_type=heun", COMFY),
     "lcm": Alias("renoise", COMFY),
-    "dpm_fast": Alias("", K, "it lays out levels of its own: sk.adapt_k_diffusion(k_diffusion.sampling.sample_dpm_fast), or "
-                             "dpm-singlestep:order=3"),
+    "dpm_fast": Alias("", K, "it lays out levels of its own: write dpm-singlestep:order=3, or adapt its function"),
     "dpm_adaptive": Alias("", K, "it measures one error for the whole batch: write dpm-solver-23 (norm=batch is its rule)"),
-    "uni_pc": Alias("", COMFY, "its run ends at sigma 0.001: write unipc:order=3,variant=bh1,released=true, which ends at 0"),
-    "uni_pc_bh2": Alias("", COMFY, "its run ends at sigma 0.001: write unipc:order=3,variant=bh2,released=true, which ends at 0"),
+    "uni_pc": Alias("", COMFY, "it ends at sigma 0.001: write unipc:order=3,variant=bh1,released=true, which ends at 0"),
+    "uni_pc_bh2": Alias("", COMFY, "it ends at sigma 0.001: write unipc:order=3,variant=bh2,released=true, which ends at 0"),
     "ipndm_v": Alias("", COMFY, CLOSE.format("adams-bashforth:order=4")),
     "er_sde": Alias("", COMFY, CLOSE.format("er-sde:released=true")),
     "seeds_2": Alias("", COMFY, CLOSE.format("seeds-2")),
@@ -66,7 +65,7 @@ SAMPLERS: dict[str, Alias] = {
     "res_multistep_ancestral": Alias("", COMFY, "its ancestral form is not here: write dpmpp-2m-sde:solver_type=heun"),
     **{name: Alias("", COMFY, CFG_PP) for name in (
         "euler_cfg_pp", "euler_ancestral_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp",
-        "res_multistep_ancestral_cfg_pp", "gradient_estimation_cfg_pp",
+        "res_multistep_ancestral_cfg_pp", "gradient_estimation_cfg_pp", "cfgpp_ud10_ab",
     )},
     "DDIMScheduler": Alias("ddim", DIFFUSERS),
     "EulerDiscreteScheduler": Alias("euler", DIFFUSERS),
@@ -115,7 +114,7 @@ def canonical(kind: str, text: str) -> str:
     Raises:
         OptionError: nothing here is the same; the message says what to write.
     """
-    name, colon, given = text.partition(":")
+    name, _, given = text.partition(":")
     alias = OF_KIND.get(kind, {}).get(name)
     if alias is None:
         return text
