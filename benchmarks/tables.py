@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import table_caching
+import table_few_step
 import table_imputation
 import table_inverse
 import table_lml
@@ -31,7 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
     **table_tune.TABLES, **table_caching.TABLES, **truth.TABLES, **table_statistics.TABLES,
-    **table_inverse.TABLES, **table_imputation.TABLES,
+    **table_inverse.TABLES, **table_imputation.TABLES, **table_few_step.TABLES,
 }  # fmt: skip
 
 

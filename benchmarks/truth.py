@@ -384,16 +384,17 @@ CLAIMS: dict[str, Claim] = {
         "Dream", "the first evaluation reveals nothing", TOKEN_PAGE, command=f"{TOKENS} dream",
         quoted=r"256 masks in 256 steps, (?P<a>the first evaluation reveals nothing and the last two)"),
     "entropy-bound": Claim(
-        "diffusers, EntropyBound", "returns random ids where nothing was accepted", TOKEN_PAGE, command=f"{TOKENS} leftovers",
+        "diffusers, EntropyBound", "returns random ids where nothing was accepted", TOKEN_PAGE,
+        command=f"{TOKENS} leftovers",
         quoted=r"EntropyBound on flat logits (?P<a>accepts 1\.6 % of 64 positions in the last of 8 steps)"),
     "minimal-topk": Claim(
         "diffusers, BlockRefinement", "minimal_topk is not used", TOKEN_PAGE, command=f"{TOKENS} leftovers",
         quoted=r"BlockRefinement (?P<a>commits one token with `minimal_topk` 1 and with 8)"),
 }  # fmt: skip
 FORMULA = {  # measured on the formula as published, written here, and not on the released code itself
-    "unipc-vary", "unipc-b", "unipc-start", "v3-derivatives", "v3-without-b", "er-sde-3", "ipndm", "flow-grpo", "taylorseer",
-    "score-sde-ancestral", "score-sde-norms", "s4", "s4-batch", "daps", "diffpir", "dps", "lml", "radd-precision",
-    "drawn-confidence", "theta-trapezoidal", "remdm", "discrete-ddim", "dream-counts",
+    "unipc-vary", "unipc-b", "unipc-start", "v3-derivatives", "v3-without-b", "er-sde-3", "ipndm", "flow-grpo",
+    "taylorseer", "score-sde-ancestral", "score-sde-norms", "s4", "s4-batch", "daps", "diffpir", "dps", "lml",
+    "radd-precision", "drawn-confidence", "theta-trapezoidal", "remdm", "discrete-ddim", "dream-counts",
 }  # fmt: skip
 READ = (  # what no figure is needed for, or none was made
     ("Restart", "adds no noise unless S_noise is given", "plugins/stochastic/README.md"),

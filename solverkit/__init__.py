@@ -50,6 +50,7 @@ _NAMES = {
     "tokens.process": "Absorbing Uniform",
     "pipelines.restore": "restore_native",
     "pipelines.recorded": "recorded RecordedStep",
+    "pipelines.pulled": "pulled",
     "pipelines.scheduler": "SolverKitScheduler SchedulerMixin",  # diffusers loads by the mixin beside it
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
     from .model.flow_map import wrap_map as wrap_map
     from .model.several import with_models as with_models
     from .model.towards import wrap_towards as wrap_towards
+    from .pipelines.pulled import pulled as pulled
     from .pipelines.recorded import RecordedStep as RecordedStep
     from .pipelines.recorded import recorded as recorded
     from .pipelines.restore import restore_native as restore_native

@@ -24,14 +24,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import OptionError, SolverKitError
+from .bench.metric_proofs import METRIC_CHECKS
+from .errors import OptionError, SolverKitError, UnknownNameError
 from .proofs.device import check_device
 from .proofs.edits import check_edits
 from .proofs.finding import CheckError, findings, nearest_to_its_limit
 from .proofs.grid import GRID_CHECKS
 from .proofs.growth import check_growth
 from .proofs.law import check_ends, check_law
-from .proofs.metric import METRIC_CHECKS
 from .proofs.model import MODEL_CHECKS
 from .proofs.options import check_options
 from .proofs.order import check_order, measured_order, order_grid
@@ -47,7 +47,7 @@ from .proofs.token_runs import (
     check_token_options,
     check_token_prompt,
 )  # fmt: skip
-from .registry.find import find_card
+from .registry.find import PROVEN, find_card, kinds_of
 from .registry.registry import CARDS, Card, DecoderCard, GridCard, MetricCard, ModelCard, SamplerCard, resolve
 
 __all__ = [
@@ -150,14 +150,18 @@ def card_of(subject: Subject, kind: str | None = None) -> Card:
     Raises:
         UnknownNameError, OptionError: no such name, or not with these options.
     """
-    if isinstance(subject, Card):
-        return subject
+    if kind is not None and kind not in PROVEN:
+        raise UnknownNameError("kind", kind, PROVEN)
     if isinstance(subject, str):
         return find_card(subject, kind)
-    if not callable(subject) or kind in (None, "sampler"):
+    if not isinstance(subject, Card) and kind in (None, "sampler"):
         return resolve(subject)
+    if isinstance(subject, Card) and type(subject) in (OF_KIND if kind is None else (CARDS[f"{kind}s"][0],)):
+        return subject
+    if isinstance(subject, Card) or not callable(subject):
+        raise OptionError(f"a {kind or 'sampler'} is a name, its card or a function, got a {type(subject).__name__}.")
     card, skip = CARDS[f"{kind}s"]
-    return card(getattr(subject, "__name__", kind), subject, skip=skip)
+    return card(getattr(subject, "__name__", str(kind)), subject, skip=skip)
 
 
 def option_sets(card: Card) -> list[dict[str, Any]]:
@@ -175,7 +179,8 @@ def check_sampler(sampler: str | SamplerCard | DecoderCard | Callable[..., Any])
         One result a check and option set; nothing is raised for a failed check. What the sampler itself raises in several
         checks is told in full by the first of them, which comes first; the others say that they could not run.
     """
-    return check_card(card_of(sampler))
+    decodes = isinstance(sampler, DecoderCard) or (isinstance(sampler, str) and kinds_of(sampler)[:1] == ["decoder"])
+    return check_card(card_of(sampler, "decoder" if decodes else "sampler"))
 
 
 def check_decoder(decoder: str | DecoderCard | Callable[..., Any]) -> list[CheckResult]:

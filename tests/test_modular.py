@@ -12,7 +12,9 @@ import torch
 from tiny_pipe import randn
 from tiny_pipelines import PIPELINES
 
+import solverkit as sk
 from solverkit import SolverKitScheduler
+from solverkit.errors import OptionError
 
 STEPS = 5
 
@@ -44,10 +46,10 @@ def blocks(name: str) -> Any:
     return denoise.sub_blocks[family.workflow] if family.workflow else denoise
 
 
-def modular(name: str) -> tuple[Any, dict[str, Any]]:
-    """A modular pipeline with the tiny components of the plain one, and its inputs."""
+def modular(name: str, own: Any = None) -> tuple[Any, dict[str, Any]]:
+    """A modular pipeline with the tiny components of the plain one, and its inputs; of blocks of its own, where given."""
     plain = PIPELINES[FAMILIES[name].tiny]()
-    pipe = blocks(name).init_pipeline()
+    pipe = (blocks(name) if own is None else own).init_pipeline()
     wanted = ("unet", "transformer", "vae", "scheduler")
     given = {part: getattr(plain.pipe, part, None) for part in wanted if part in pipe.component_names}
     pipe.update_components(**{part: module for part, module in given.items() if module is not None})
@@ -138,3 +140,82 @@ def test_a_saved_folder_loads_our_scheduler(tmp_path):
     assert configs[0] == configs[1] and configs[0]["sampler_options"] == {"order": 3}
     difference = run(loaded, inputs) - expected  # loaded weights lie elsewhere in memory: sums are rounded otherwise
     assert float(difference.norm() / expected.norm()) < 1e-6
+
+
+def pulled(name: str, sampler: str) -> tuple[Any, dict[str, Any]]:
+    """A modular pipeline whose loop belongs to the sampler; the scheduler lays out the levels of a plain run."""
+    pipe, inputs = modular(name, sk.pulled(blocks(name), sampler))
+    pipe.update_components(scheduler=ours(pipe, "euler"))
+    return pipe, inputs
+
+
+def told(pipe: Any, inputs: dict[str, Any], **arguments: Any) -> sk.Result:
+    """What a pulled run says of itself."""
+    generator = torch.Generator().manual_seed(0)
+    return pipe(**inputs, **{"num_inference_steps": STEPS, "generator": generator, **arguments}, output="sampling")
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pulled_loop_is_the_run_through_the_scheduler(name):
+    pipe, inputs = modular(name)
+    pipe.update_components(scheduler=ours(pipe, "dpmpp-2m"))
+    expected = run(pipe, inputs)
+    own, inputs = pulled(name, "euler")
+    own.update_components(scheduler=pipe.scheduler)
+    options = pipe.scheduler._timetable.options
+    assert apart(run(own, inputs, sampler="dpmpp-2m", sampler_options=dict(options)), expected) < 5e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pull_only_samplers_run_in_a_pulled_loop(name):
+    pipe, inputs = pulled(name, "parallel:solver=dpmpp-2m,tolerance=0")
+    alone = run(pipe, inputs, sampler="parallel:solver=dpmpp-2m,window=1")
+    assert apart(run(pipe, inputs), alone) < 5e-5
+    sweeps = told(pipe, inputs)
+    guided = sweeps.passes // sweeps.reports["sweeps"]  # calls of the network an evaluation, as the guider makes them
+    assert guided in (1, 2) and sweeps.passes == guided * sweeps.reports["sweeps"] and sweeps.nfe > guided * STEPS
+    adaptive = told(pipe, inputs, sampler="rk45", sampler_options={"rtol": 0.5, "atol": 0.5})
+    assert torch.isfinite(adaptive.x).all() and adaptive.nfe > guided * 6
+
+
+@pytest.mark.parametrize("name", ["sdxl", "qwen-image", "flux"])
+def test_rows_of_a_sweep_keep_the_inputs_of_their_sample(name):
+    pipe, inputs = pulled(name, "parallel:solver=euler,tolerance=0")
+    pairs = {
+        key: torch.cat([value, value.flip(1) if key.endswith("embeds") else value])
+        for key, value in inputs.items()
+        if isinstance(value, torch.Tensor) and len(value) == 1
+    }
+    both = {**inputs, **pairs}
+    assert both.keys() & {"prompt_embeds"}
+    swept, alone = run(pipe, both), run(pipe, both, sampler="parallel:solver=euler,window=1")
+    assert len(swept) == 2 and apart(swept, alone) < 5e-5 and apart(swept[:1], swept[1:]) > 1e-3
+
+
+def test_draws_of_a_pulled_loop_are_keyed_from_the_generator():
+    pipe, inputs = pulled("sd3", "pc")
+    first, again = run(pipe, inputs), run(pipe, inputs)
+    start = randn(*told(pipe, inputs, sampler="euler").x.shape)
+    same, other = (run(pipe, inputs, latents=start, generator=torch.Generator().manual_seed(k)) for k in (0, 3))
+    assert torch.equal(first, again) and torch.isfinite(first).all() and not torch.equal(same, other)
+
+
+def test_what_a_pulled_loop_refuses():
+    pipe, inputs = pulled("sd3", "rk45")
+    with pytest.raises(OptionError, match="blocks of a modular pipeline"):
+        sk.pulled(pipe, "rk45")
+    with pytest.raises(OptionError, match="no denoise loop"):
+        sk.pulled(diffusers.FluxAutoBlocks().sub_blocks["decode"], "rk45")
+    with pytest.raises(sk.errors.UnknownNameError, match="nosuch"):
+        run(pipe, inputs, sampler="nosuch")
+    pipe.update_components(scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(OptionError, match="SolverKitScheduler"):
+        run(pipe, inputs)
+    from diffusers.modular_pipelines.stable_diffusion_xl.denoise import StableDiffusionXLInpaintDenoiseStep
+
+    with pytest.raises(OptionError, match="edits the latents"):
+        sk.pulled(StableDiffusionXLInpaintDenoiseStep(), "rk45")(None, None)

@@ -14,7 +14,7 @@ MIXTURE = problems.mixture(dim=6, modes=3, schedule=sk.EDM())
 
 
 class RowByRow:
-    """A target that is asked about one row at a time, so that an answer cannot depend on its batch, not even its last bit."""
+    """A target that is asked about one row at a time: an answer does not depend on its batch, not even its last bit."""
 
     takes_rows = True
 
@@ -90,8 +90,9 @@ def test_rows_are_what_the_network_saw_and_one_batch_a_sweep():
 def test_a_looser_tolerance_takes_fewer_sweeps_and_errs_less_than_it():
     exact = sk.sample(MIXTURE, "parallel:dpmpp-2m,tolerance=0", nfe=40, num_samples=8, dtype=torch.float64)
     errors, sweeps = [], []
+    same = {"nfe": 40, "num_samples": 8, "dtype": torch.float64}
     for tolerance in (1e-1, 1e-2, 1e-4):
-        run = sk.sample(MIXTURE, "parallel:dpmpp-2m", nfe=40, num_samples=8, tolerance=tolerance, window=40, dtype=torch.float64)
+        run = sk.sample(MIXTURE, "parallel:dpmpp-2m", tolerance=tolerance, window=40, **same)
         errors.append(float((run.x - exact.x).square().mean().sqrt()))
         sweeps.append(run.reports["sweeps"])
     assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4 and sweeps[0] <= sweeps[1] < sweeps[2] < 40

@@ -32,6 +32,7 @@ def _ancestral(x: Any, denoised: Any, s: Level, t: Level, eta: float) -> tuple[A
     "dpmpp-sde",
     order=lambda options: 2 if options["eta"] == 0 else None,
     reference="k-diffusion, sample_dpmpp_sde",
+    cite="crowson2022",
     variants=({"eta": 0.0}, {"eta": 0.5, "s_noise": 1.003}),
 )
 def dpmpp_sde(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:
@@ -87,8 +88,8 @@ def dpmpp_2s_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 
         y = alpha_m D_s + (m / s) (x - alpha_s D_s),   x+ = anc(x, D_m, s -> t) + u z,   m halfway from s to d in log-SNR
 
     with anc and u of `dpmpp-sde`, d / alpha = sqrt(t^2 - u^2) / alpha_t. The stage is on the way to d, and the noise comes
-    after it. eta = 0 is DPM-Solver++(2S) without its packing. Two evaluations a step, one in a step that ends at 0 or starts
-    at alpha = 0.
+    after it. eta = 0 is DPM-Solver++(2S) without its packing. Two evaluations a step, one in a step that ends at 0 or
+    starts at alpha = 0.
     Source: k-diffusion, sample_dpmpp_2s_ancestral.
 
     Args:

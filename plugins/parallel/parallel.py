@@ -33,18 +33,18 @@ def of_solver(options: dict[str, Any]) -> tuple[SamplerCard, dict[str, Any]]:
     variants=({"solver": "dpmpp-2m", "window": 4, "tolerance": 0.0}, {"solver": "heun"}, {"solver": "euler-ancestral"}),
 )
 def parallel(
-    model: Any, x: Any, grid: Grid, noise: Any, solver: str = "ddim", window: int = 16, tolerance: float = 0.01
+    model: Any, x: Any, grid: Grid, noise: Any, solver: str = "ddim", window: int = 16, tolerance: float = 0.001
 ) -> Any:
     """Parallel in time: any plan by Picard sweeps over a sliding window of its evaluations.
 
-    A sweep asks the network once, for all evaluations of the window, each at its own x_j^k and level, and follows the plan's
-    rows with the answers, x_{j+1}^{k+1} = row_j(x_j^{k+1}, D(x_j^k), ...), from the first evaluation whose state is final.
-    The window moves on to the first j, each sample's own, with
+    A sweep asks the network once, for all evaluations of the window, each at its own x_j^k and level, and follows the
+    plan's rows with the answers, x_{j+1}^{k+1} = row_j(x_j^{k+1}, D(x_j^k), ...), from the first evaluation whose state is
+    final. The window moves on to the first j, each sample's own, with
 
         1/d |x_j^{k+1} - x_j^k|^2 > tolerance^2 sigma_j^2
 
-    d numbers a sample, sigma_j that of the posterior of the step that evaluation j belongs to, in the frame. A sweep settles
-    at least one evaluation, so there are never more sweeps than evaluations. With tolerance 0 the end is that of the plan
+    d numbers a sample, sigma_j that of the posterior of the step that evaluation j belongs to, in the frame. A sweep
+    settles at least one evaluation, so there are never more sweeps than evaluations. With tolerance 0 the end is that of the plan
     driven one evaluation at a time, to the last bit where a row of the network does not depend on its batch.
 
     nfe= and steps= lay out the plan, and more rows are asked. `Result.passes` and `Result.reports["sweeps"]` are what is
@@ -55,7 +55,7 @@ def parallel(
     Args:
         solver: Any traceable sampler of the run's own model, its options behind its name. Draws are made once and kept.
         window: Evaluations that are asked at once, for each sample.
-        tolerance: See above; 0 for the sequential run.
+        tolerance: See above; 0 for the sequential run. The paper takes 0.001 for DDIM and 0.5 for DDPM.
 
     Raises:
         OptionError: a window below 1, a negative tolerance, a plan that asks another model or a flow map, or gradients.

@@ -144,7 +144,7 @@ def _measure(
     def real(n: int, part: int) -> Any:
         return subject.real(n, part, None if asked else cell.seed)
 
-    run = Run(cell.model.name, subject.denoiser, outcome.x, outcome.deterministic, reference, real)
+    run = Run(cell.model.name, subject.denoiser, outcome.x, outcome.deterministic, reference, real, outcome.passes)
     for name in wanted:
         _one(row, name, run)
     if not asked and not outcome.deterministic and not any(row[name] is not None for name in wanted):

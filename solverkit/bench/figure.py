@@ -13,6 +13,7 @@ from .points import Point
 
 METRIC_LABELS = {"ode_error": "RMS error to the converged solution", "fd": "Fréchet distance"}
 LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+LABEL = 0.05  # of the axis that a number below it takes
 SAME = 0.01  # lines that are nowhere further apart than that are one line to the eye
 
 
@@ -142,7 +143,12 @@ def ticks_of(panel: Panel) -> list[float]:
     """The budgets, and what was counted beyond them (a cache evaluates less than it is asked)."""
     counted = {round(point.nfe) for line in panel.points.values() for point in line.values()}
     low, high = min(panel.budgets, default=0), max(panel.budgets, default=0)
-    return sorted({*panel.budgets, *(nfe for nfe in counted if not low <= nfe <= high)})
+    beyond, ticks = sorted(nfe for nfe in counted if not low <= nfe <= high), [*panel.budgets]
+    apart = (max([high, *beyond]) / max(min([low, *beyond]), 1)) ** LABEL
+    for nfe in beyond:
+        if all(max(nfe, tick) >= apart * min(nfe, tick) for tick in ticks):
+            ticks.append(nfe)
+    return sorted(ticks)
 
 
 def label_values(axis: Any, low: float, high: float) -> None:

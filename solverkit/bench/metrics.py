@@ -47,6 +47,7 @@ class Run:
         deterministic: Whether the sampler drew no noise: only then does its output approximate the ODE's solution.
         reference: The converged solution from the same noise; computed (or read) at the first call.
         real: real(n, part) -> n real samples, or None where there are none or too few; parts 0 and 1 share none.
+        passes: Calls of the network, whatever their batch.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Run:
     deterministic: bool
     reference: Callable[[], Reference]
     real: Callable[[int, int], Real | None] = lambda n, part: None
+    passes: int = 0
 
 
 def distances(run: Run) -> torch.Tensor:
@@ -101,6 +103,11 @@ def mode_of(run: Run, x: torch.Tensor) -> torch.Tensor | None:
 def reference_error(run: Run) -> float | None:
     """RMS distance between the converged solution and the one with half as many steps: a bound on its own error."""
     return run.reference().error if run.deterministic else None
+
+
+def calls(run: Run) -> float:
+    """Calls of the network in the whole run, whatever their batch: what of it is sequential."""
+    return float(run.passes)
 
 
 def fd(run: Run) -> Measured | None:
@@ -206,6 +213,7 @@ def register_metrics(register: Callable[..., None]) -> None:
     register("ode_median", ode_median, statistic="median", unit=distance)
     register("ode_flips", ode_flips, statistic="mean", unit=share)
     register("reference_error", reference_error, unit=distance)
+    register("calls", calls, unit="network calls")
     register("fd", fd, unit="squared distance of features", min_samples=ENOUGH_POINTS,
              reference="Heusel et al. 2017; Dowson and Landau 1982")  # fmt: skip
     register("nll", nll, statistic="mean", unit="bits a dimension", to_floor=True)

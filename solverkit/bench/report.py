@@ -91,8 +91,10 @@ def _caption(panel: Panel) -> str | None:
         parts.append(f"compared with: {', '.join(against)}")
     if any(name.endswith(PEER_MARK) for name in panel.points):
         parts.append(f"{PEER_MARK} another library's own")
-    if any(point.nfe != budget for line in panel.points.values() for budget, point in line.items()):
-        parts.append("'at n': n evaluations were counted, the most that fit the budget")
+    counted = [(point.nfe, budget) for line in panel.points.values() for budget, point in line.items()]
+    if any(nfe != budget for nfe, budget in counted):
+        fit = "" if any(nfe > budget for nfe, budget in counted) else ", the most that fit the budget"
+        parts.append(f"'at n': n evaluations were counted{fit}")
     if points:
         parts.append("s: wall seconds of the slowest cell")
     return ". ".join(filter(None, [panel.grids(), *parts])) or None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..testing import CheckResult
 
 NAME = typer.Argument(
-    help="A sampler, decoder, grid, model or metric: unipc, unipc:order=2; or diffusers:CLASS, k-diffusion:NAME."
+    help="A sampler, decoder, grid, model or metric (unipc:order=2, file.py:fn), or diffusers:CLASS, k-diffusion:NAME."
 )
 KIND = typer.Option(None, "--kind", help="sampler, decoder, grid, model or metric, where several have the name.")
 
@@ -46,11 +46,30 @@ def find(name: str, kind: str | None) -> Card:
     """
     from ..registry.find import find_card, kinds_of
 
+    if ".py:" in name:
+        return in_file(name, kind)
     card = find_card(name, kind)
     if kind is None and len(kinds := kinds_of(name)) > 1:
         others = " and ".join(f"a {other} (--kind {other})" for other in kinds[1:])
         remark(f"{name} is a {kinds[0]}; there is {others} of that name too")
     return card
+
+
+def in_file(name: str, kind: str | None) -> Card:
+    """The card of a function in a file, path.py:function with options behind it: an idea needs no package to be checked.
+
+    Raises:
+        OptionError: there is no such function, or it takes no such options.
+        LoadError: the file cannot be read, or fails.
+    """
+    from dataclasses import replace
+
+    from ..bench.named import function_in_file, split_sampler
+    from ..testing import card_of
+
+    where, options = split_sampler(name)
+    card = card_of(function_in_file(where), kind)
+    return replace(card, name=name, preset=card.check(options, partial=True))
 
 
 def released(name: str, kind: str | None) -> list[CheckResult]:

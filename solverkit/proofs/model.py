@@ -24,7 +24,7 @@ from .growth import EULER
 
 ROWS = 3
 MOST = 80.0  # the highest finite ratio that stands for the middle's upper end
-STEPS = 16
+STEPS = 8
 DRAWS = 2000
 NETWORK = 0.05  # the error of epsilon that a trained network may have
 _NOTHING = SamplerCard("none", lambda model, x, grid, noise: x, skip=4)
@@ -181,12 +181,12 @@ def check_model_repeats(card: ModelCard, options: Mapping[str, Any]) -> None:
         before, state = {name: x.clone() for name, x in question.states.items()}, torch.get_rng_state()
         first, second = ask(model, question), ask(model, question)
         same = all(torch.equal(first[name], second[name]) for name in first)
+        kept = all(torch.equal(x, question.states[name]) for name, x in before.items())
+        holds(kept, f"{question.where}: the model changed the state", "an operation in place on x: write x = x * c")
         holds(
             same, f"{question.where}: the same question has another answer",
             "dropout (net.eval()), noise in the network, or an answer that depends on how often it was asked",
         )  # fmt: skip
-        kept = all(torch.equal(x, question.states[name]) for name, x in before.items())
-        holds(kept, f"{question.where}: the model changed the state", "an operation in place on x: write x = x * c")
         drawn = torch.equal(torch.get_rng_state(), state)
         holds(drawn, f"{question.where}: the model used torch's global generator", "torch.randn or dropout in the network")
 

@@ -100,20 +100,16 @@ class Asked:
             levels: One a row. A denoiser that takes no level a row is asked once for each.
             samples: The sample of the batch that each row belongs to.
         """
-        places: dict[tuple[float, float], list[int]] = {}
+        groups: dict[tuple[float, float], list[int]] = {}
         for i, level in enumerate(levels):
-            places.setdefault((float(level), level.time), []).append(i)
-        parts = [list(range(len(levels)))] if self.takes_rows or len(places) == 1 else list(places.values())
+            groups.setdefault((float(level), level.time), []).append(i)
+        if len(groups) == 1 or self.takes_rows:
+            asked = levels[0] if len(groups) == 1 else tuple(levels)
+            return self._finite_rows(self._answered(x, asked, samples), levels, samples)
         denoised = torch.empty_like(x)
-        for own in parts:
-            denoiser = rows_of(self.denoiser, [samples[i] for i in own], None, self.batch)
-            asked = levels[own[0]] if len(places) == 1 or not self.takes_rows else tuple(levels)
-            index = torch.tensor(own, device=x.device)
-            answer = self._timed(x if len(parts) == 1 else x[index], asked, denoiser)
-            if answer.shape != (len(own), *x.shape[1:]):
-                got = tuple(answer.shape)
-                raise DenoiserError(f"the denoiser answered {got} to x of shape {(len(own), *x.shape[1:])}.")
-            denoised[index] = answer
+        for own in groups.values():
+            rows = torch.tensor(own, device=x.device)
+            denoised[rows] = self._answered(x[rows], levels[own[0]], [samples[i] for i in own])
         return self._finite_rows(denoised, levels, samples)
 
     def linearised(self, x: torch.Tensor, s: float) -> Linearised:
@@ -182,6 +178,14 @@ class Asked:
             part = getattr(self.denoiser, "rows", None)  # inputs that have one row a sample follow their samples
             denoiser = part(own, None, len(x)) if callable(part) else self.denoiser
             denoised[rows] = self._asked(x[rows], levels[own[0]], denoiser)
+        return denoised
+
+    def _answered(self, x: torch.Tensor, level: Any, samples: Sequence[int]) -> torch.Tensor:
+        """The answer to rows of these samples, with the inputs of each; counted."""
+        denoised = self._timed(x, level, rows_of(self.denoiser, samples, None, self.batch))
+        if not isinstance(denoised, torch.Tensor) or denoised.shape != x.shape:
+            got = tuple(denoised.shape) if isinstance(denoised, torch.Tensor) else type(denoised).__name__
+            raise DenoiserError(f"the denoiser answered {got} to x of shape {tuple(x.shape)}; expected the same shape.")
         return denoised
 
     def _finite_rows(self, denoised: torch.Tensor, levels: Sequence[Level], samples: Sequence[int]) -> torch.Tensor:

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..bench.measured import Measured
-from ..bench.metrics import Real, Run
-from ..bench.reference import Reference
 from ..files.hub import load
+from ..proofs.finding import CheckError, at_most, holds
 from ..registry.registry import MetricCard
 from ..targets.exact import mixture
 from ..tokens.targets import markov
-from .finding import at_most, holds
+from .measured import Measured
+from .metrics import Real, Run
+from .reference import Reference
 
 FLOOR = 0.25  # of what the worst samples are away from the floor
 SAME = 1e-9
@@ -65,7 +65,7 @@ def stages() -> Iterator[Stage]:
     yield Stage("pictures", load("mnist"), _pictures, of_numbers)
     chain = markov(12, 4)
     yield Stage("a chain of tokens", chain, chain.target.sample, _of_tokens(4))  # type: ignore[attr-defined]
-    text = load("shakespeare")
+    text: Any = load("shakespeare")
     yield Stage("text", text, lambda n, seed: _lines(n, seed, text.alphabet), _of_tokens(text.vocabulary))
 
 
@@ -108,6 +108,15 @@ def figure(card: MetricCard, run: Run, options: Mapping[str, Any]) -> Measured |
     return made if made is None or isinstance(made, Measured) else Measured(float(made))
 
 
+def same_figure(card: MetricCard, run: Run, options: Mapping[str, Any]) -> Measured:
+    """The figure of a run like one that it had a figure for."""
+    made = figure(card, run, options)
+    if made is None:
+        text = "it has a figure for some samples and none for others like them"
+        raise CheckError(text, "a condition on the values of the samples")
+    return made
+
+
 def stage_of(card: MetricCard, options: Mapping[str, Any]) -> tuple[Stage, int]:
     """The first stage on which the metric says anything, and a number of samples that is enough.
 
@@ -120,21 +129,20 @@ def stage_of(card: MetricCard, options: Mapping[str, Any]) -> tuple[Stage, int]:
         if figure(card, run_of(stage, stage.draw(n, 0)), options) is not None:
             return stage, n
         tried.append(stage.name)
-    holds(
-        False, f"it has no figure for {', '.join(tried)} ({n} samples each)",
+    raise CheckError(
+        f"it has no figure for {', '.join(tried)} ({n} samples each)",
         "a condition on the run that nothing meets, or min_samples that is below what the function asks for",
-    )  # fmt: skip
-    raise AssertionError
+    )
 
 
 def _wrong(card: MetricCard, options: Mapping[str, Any]) -> tuple[float, dict[str, float], float | None]:
     """The figure of right samples, those of spoiled ones, and the floor that the metric itself tells."""
     stage, n = stage_of(card, options)
     x = stage.draw(n, 0)
-    right = figure(card, run_of(stage, x), options)
-    assert right is not None
+    right = same_figure(card, run_of(stage, x), options)
     figures = {how: figure(card, run_of(stage, spoil(x)), options) for how, spoil in stage.spoiled.items()}
     figures["a reference that is none"] = figure(card, run_of(stage, x, error=1.0), options)
+    figures["a hundred calls"] = figure(card, replace(run_of(stage, x), passes=100), options)
     return right.value, {how: made.value for how, made in figures.items() if made is not None}, right.floor
 
 
@@ -201,12 +209,14 @@ def check_metric_interval(card: MetricCard, options: Mapping[str, Any]) -> None:
             return
         low, high = made.interval
         holds(
-            low <= made.value <= high and high - low < math.inf, f"{k} samples: {made.value:.4g} in ({low:.4g}, {high:.4g})",
+            low <= made.value <= high and high - low < math.inf,
+            f"{k} samples: {made.value:.4g} in ({low:.4g}, {high:.4g})",
             "the ends are swapped, or they are of another statistic than the figure",
         )  # fmt: skip
         widths.append(high - low)
     at_most(
-        widths[1], 0.9 * widths[0], f"the interval is {widths[0]:.3g} wide for {n} samples and {widths[1]:.3g} for {MORE * n}",
+        widths[1], 0.9 * widths[0],
+        f"the interval is {widths[0]:.3g} wide for {n} samples and {widths[1]:.3g} for {MORE * n}",
         "the spread over samples is taken where the error of the mean is meant (a root of n), or the interval is "
         "a constant",
     )  # fmt: skip
@@ -225,9 +235,8 @@ def check_metric_order(card: MetricCard, options: Mapping[str, Any]) -> None:
     run = run_of(stage, _half_spoiled(stage, n))
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     solved = Reference(run.reference().x[order], run.reference().error)
-    first = figure(card, run, options)
-    other = figure(card, replace(run, x=run.x[order], reference=lambda: solved), options)
-    assert first is not None and other is not None
+    first = same_figure(card, run, options)
+    other = same_figure(card, replace(run, x=run.x[order], reference=lambda: solved), options)
     at_most(
         abs(first.value - other.value), SAME * max(1.0, abs(first.value)) * (1 if run.x.dtype == torch.float64 else 1e3),
         f"the figure is {first.value:.10g}, and {other.value:.10g} for the same samples in another order",
@@ -244,15 +253,15 @@ def check_metric_repeats(card: MetricCard, options: Mapping[str, Any]) -> None:
         for seed in (0, 1):
             torch.manual_seed(seed)
             seeded = torch.get_rng_state()
-            made = figure(card, run, options)
-            assert made is not None
+            made = same_figure(card, run, options)
             found.append((made.value, made.interval))
             drawn = torch.equal(torch.get_rng_state(), seeded)
-            holds(drawn, "the metric used torch's global generator", "torch.randn or randperm without a generator of its own")
+            text = "the metric used torch's global generator"
+            holds(drawn, text, "torch.randn or randperm without a generator of its own")
     finally:
         torch.set_rng_state(state)
-    holds(found[0] == found[1], f"the same samples get {found[0]} and {found[1]}", "random numbers without a fixed seed")
     holds(torch.equal(run.x, before), "the metric changed the samples", "an operation in place on run.x")
+    holds(found[0] == found[1], f"the same samples get {found[0]} and {found[1]}", "random numbers without a fixed seed")
 
 
 def _shown(figures: Mapping[str, float]) -> str:
