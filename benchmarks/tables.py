@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import table_aliases
 import table_caching
 import table_few_step
 import table_imputation
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
     **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
-    **table_tune.TABLES, **table_caching.TABLES, **truth.TABLES, **table_statistics.TABLES,
+    **table_tune.TABLES, **table_caching.TABLES, **truth.TABLES, **table_aliases.TABLES, **table_statistics.TABLES,
     **table_inverse.TABLES, **table_imputation.TABLES, **table_few_step.TABLES,
 }  # fmt: skip
 
