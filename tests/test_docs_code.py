@@ -170,7 +170,7 @@ def check_pip(words: list[str]) -> None:
     """What is installed is this project, with extras that it has, or a folder of it."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for word in words[words.index("install") + 1 :]:
-        if found := re.search(r"\[(\w+)\]", word):
+        if found := re.search(r"\[([\w-]+)\]", word):
             assert found.group(1) in extras, word
         elif not word.startswith("-"):
             assert (ROOT / word).exists(), word

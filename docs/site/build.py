@@ -39,7 +39,7 @@ def main() -> None:
         env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     said = done.stdout + done.stderr
-    print(said)
+    print(said.partition("Traceback")[0])
     faults = [line for line in said.splitlines() if line.startswith("griffe:")]  # of docstrings, no fault to zensical
     faults += [f"{page.relative_to(SITE)}: {what}" for page in sorted(SITE.rglob("*.html")) for what in wrong(page)]
     if done.returncode or faults:
