@@ -33,7 +33,7 @@ PUBLIC = {
     "sample_lms": (ONE, "lms"),
     "sample_dpm_fast": (ONE, None),
     "sample_dpm_adaptive": (46, None),
-    "sample_dpmpp_2s_ancestral": (TWO, None),
+    "sample_dpmpp_2s_ancestral": (TWO, "dpmpp-2s-ancestral"),
     "sample_dpmpp_sde": (TWO, "dpmpp-sde"),
     "sample_dpmpp_2m": (ONE, "dpmpp-2m:released=true"),
     "sample_dpmpp_2m_sde": (ONE, "dpmpp-2m-sde:released=true"),

@@ -355,7 +355,7 @@ def test_what_cannot_be_checked_is_told_in_one_sentence(call, words):
 
 def test_check_finds_the_kind_and_prints_figures_limits_and_causes(cli):
     code, out, err = cli("check", "quick-or-not")
-    assert (code, "unknown name 'quick-or-not'" in err) == (2, True)
+    assert (code, "unknown sampler, decoder, grid, model or metric 'quick-or-not'" in err) == (2, True)
     code, out, _ = cli("check", "flow:shift=3", "--json")
     records = json.loads(out)
     assert code == 0

@@ -44,8 +44,8 @@ def parallel(
         1/d |x_j^{k+1} - x_j^k|^2 > tolerance^2 sigma_j^2
 
     d numbers a sample, sigma_j that of the posterior of the step that evaluation j belongs to, in the frame. A sweep
-    settles at least one evaluation, so there are never more sweeps than evaluations. With tolerance 0 the end is that of the plan
-    driven one evaluation at a time, to the last bit where a row of the network does not depend on its batch.
+    settles at least one evaluation: there are never more sweeps than evaluations. With tolerance 0 the end is that of the
+    plan driven one evaluation at a time, to the last bit where a row of the network does not depend on its batch.
 
     nfe= and steps= lay out the plan, and more rows are asked. `Result.passes` and `Result.reports["sweeps"]` are what is
     sequential, `Result.nfe` the rows, `Result.reports["sequential"]` the plan's evaluations.

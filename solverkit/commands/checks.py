@@ -116,9 +116,9 @@ def show(title: str, results: list[CheckResult], why: str = "usually") -> None:
         table.add_row(r.name, result, _number(r.figure), f"{r.bound} {_number(r.limit)}", Text(str(r.detail)))
     out = console()
     out.print(table)
-    for r in results:
-        if r.cause:
-            out.print(Text.assemble((f"{r.name}: ", "bold"), f"{why} ", r.cause), soft_wrap=not out.is_terminal)
+    for cause in dict.fromkeys(r.cause for r in results if r.cause):
+        names = ", ".join(r.name for r in results if r.cause == cause)
+        out.print(Text.assemble((f"{names}: ", "bold"), f"{why} ", cause), soft_wrap=not out.is_terminal)
     out.print(f"{sum(r.passed for r in results)} of {len(results)} passed")
 
 

@@ -80,8 +80,8 @@ class KDiffusionRun:
     Args:
         fn, model, x, grid: As above.
         noise: noise(s, t) -> draws of the run; None: the function draws by itself.
-        edit: edit(i, x) -> x changes the state at the start of step i. The function owns its state, so it is changed in place,
-            when the model is asked.
+        edit: edit(i, x) -> x changes the state at the start of step i. The function owns its state, so it is changed in
+            place, when the model is asked.
 
     Raises:
         GridError: the run begins at alpha = 0.

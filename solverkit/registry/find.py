@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 
 from ..errors import UnknownNameError
+from .aliases import GRIDS, SAMPLERS, canonical
 from .registry import Card, registry
 from .spelled import parse_options
 
@@ -30,9 +32,15 @@ def find_card(text: str, kind: str | None = None) -> Card:
     """
     if kind is not None and kind not in PROVEN:
         raise UnknownNameError("kind", kind, PROVEN)
+    if not kinds_of(text):
+        for aliased, known in (("sampler", SAMPLERS), ("grid", GRIDS)):
+            if kind in (None, aliased) and text.partition(":")[0] in known:
+                text, kind = canonical(f"{aliased}s", text), aliased
     name, preset = parse_options(text)
     found = kind or next(iter(kinds_of(text)), None)
     if found is None:
-        raise UnknownNameError("name", name, {other for kind in PROVEN for other in registry().cards[f"{kind}s"]})
+        names = {other for kind in PROVEN for other in registry().cards[f"{kind}s"]}
+        near = difflib.get_close_matches(name, sorted(names), n=5, cutoff=0.4)
+        raise UnknownNameError("sampler, decoder, grid, model or metric", name, near or names)
     card = registry().get(f"{found}s", name)
     return replace(card, name=text, preset=card.check(preset, partial=True)) if preset else card
