@@ -6,6 +6,7 @@ on the modules themselves (`patch`, a MonkeyPatch). A page that is not here begi
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import diffusers
 import huggingface_hub
 import pytest
+import test_modular
 import torch
 from tiny_stable_diffusion import stable_diffusion
 
@@ -24,6 +26,7 @@ import solverkit as sk
 import solverkit.registry.find
 from solverkit.commands.plugin_template import TEMPLATE
 from solverkit.registry.registry import build_registry, load_plugins
+from solverkit.run.noise import SampleNoise, sample_seeds
 
 ROOT = Path(__file__).parents[1]
 Names = dict[str, Any]
@@ -97,9 +100,42 @@ class Prompted:
         return getattr(self.pipe, name)
 
 
+class Blocks:
+    """Modular blocks without encoders and decoder; their pipeline comes with tiny components and fixed inputs."""
+
+    def __init__(self, own: Any = None) -> None:
+        self.own = test_modular.blocks("sdxl") if own is None else own
+
+    def init_pipeline(self, repo: str) -> Any:
+        pipe, inputs = test_modular.modular("sdxl", self.own)
+
+        def run(prompt: str, num_inference_steps: int, output: str, **given: Any) -> Any:
+            output = "latents" if output == "images" else output
+            return pipe(**inputs, num_inference_steps=4, output=output, **given)
+
+        class Pipeline:
+            __call__ = staticmethod(run)
+            load_components = staticmethod(lambda: None)
+            update_components = staticmethod(pipe.update_components)
+            scheduler = pipe.scheduler
+
+        return Pipeline()
+
+
 def pipelines(patch: pytest.MonkeyPatch) -> Names:
+    real = sk.pulled
+    patch.setattr(sk, "pulled", lambda blocks, sampler: Blocks(real(blocks.own, sampler)))
     patch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: Prompted())
-    return {"prompt": "a lighthouse"}
+    return {"sk": sk, "prompt": "a lighthouse", "repo": "user/repo", "StableDiffusionXLAutoBlocks": Blocks}
+
+
+def serving(patch: pytest.MonkeyPatch) -> Names:
+    denoiser = blobs(4)
+    noise = SampleNoise(sample_seeds(0, 2), (2, 4))
+    grid = sk.make_grid("karras", denoiser.schedule, 4)
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    shared = Prompted().pipe
+    return {"sk": sk, "copy": copy, "denoiser": denoiser, "grid": grid, "x": x, "draw": noise, "shared": shared}
 
 
 def imputation(patch: pytest.MonkeyPatch) -> Names:
@@ -257,6 +293,7 @@ PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
     "docs/parallel.md": parallel,
     "docs/rollouts.md": rollouts,
     "docs/score.md": score,
+    "docs/serving.md": serving,
     "docs/students.md": students,
     "docs/systems.md": systems,
     "docs/teleportation.md": pair,

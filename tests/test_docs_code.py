@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import re
 import runpy
 import shlex
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 FILES += sorted(ROOT.glob("plugins/*/README.md"))
 FENCE = re.compile(r"^([ >]*)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.S | re.M)
-PROGRAMS = r"(?:solverkit|python|pip|pytest|SOLVERKIT_\w+=\S+)\b"
+PROGRAMS = r"(?:solverkit|python|pip|pytest|cd|curl|SOLVERKIT_\w+=\S+)\b"
 
 
 class Block(NamedTuple):
@@ -187,13 +188,14 @@ def check_pytest(words: list[str]) -> None:
 
 
 def check_pip(words: list[str]) -> None:
-    """What is installed is this project, with extras that it has, or a folder of it."""
+    """What is installed is this project, with extras that it has, a folder of it, or what constraints.txt names."""
+    pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), flags=re.M)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for word in words[words.index("install") + 1 :]:
         if found := re.search(r"\[([\w-]+)\]", word):
             assert found.group(1) in extras, word
         elif not word.startswith("-"):
-            assert (ROOT / word).exists(), word
+            assert word in pinned or (ROOT / word).exists(), word
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=lambda block: f"{block.page}:{block.line}")
@@ -214,6 +216,14 @@ def test_commands_are_what_the_programs_take(block, monkeypatch):
                 check_pip(rest)
             case ["python", "-m", "venv" | "build", *_] | [".", ".venv/bin/activate"]:
                 pass
+            case ["cd", folder]:
+                if Path(folder).is_dir():  # else it is what a command before made
+                    monkeypatch.chdir(folder)
+            case ["uvicorn", "--factory", where]:
+                module, _, name = where.partition(":")
+                assert f"def {name}(" in Path(f"{module}.py").read_text(encoding="utf-8")
+            case ["curl", _, *options]:
+                json.loads(options[options.index("-d") + 1])
             case _:
                 pytest.fail(f"no check knows {part!r}")
 
