@@ -1,6 +1,6 @@
 """Imputation against the optimum on `series`, a Gaussian process over four time series whose conditional law is known.
 
-    python benchmarks/imputation.py             the tables of docs/imputation.md; rows in --out are not measured again
+    python benchmarks/imputation.py             rows in --out are not measured again; then tables.py imputation
     python benchmarks/imputation.py --bias      the exact bias of each method on two correlated coordinates, by recursion
     python benchmarks/imputation.py --picture   docs/imputation.png, quantile bands
 
@@ -114,25 +114,6 @@ def measured(out: Path) -> None:
                     continue
                 row = {"task": task, "method": name, "budget": budget, "nfe": made.nfe, "products": made.products}
                 keep({**row, **scores(made, truths)})
-    for score in ("crps", "mae"):
-        for task in masks():
-            own = {(r["method"], r["budget"]): r for r in rows if r["task"] == task}
-            best_row = torch.tensor(own["optimum", 0][score], dtype=torch.float64)
-            lines = [["optimum", "", *[f"{float(best_row.mean()):.3f}"] * len(BUDGETS)]]
-            for name in METHODS:
-                cells, products = [], []
-                for budget in BUDGETS:
-                    if (name, budget) not in own:
-                        cells.append("-")
-                        continue
-                    one = torch.tensor(own[name, budget][score], dtype=torch.float64)
-                    off = 2 * float((one - best_row).std()) / math.sqrt(TRUTHS)
-                    tie = "≈" if float((one - best_row).mean()) <= off else ""
-                    cells.append(f"{tie}{float(one.mean()):.3f} ± {off:.3f}")
-                    products.append(str(own[name, budget]["products"]))
-                lines.append([name, ", ".join(products) if any(int(p) for p in products) else "0", *cells])
-            print(f"\n{task}, {score}\n")
-            print(table(["", "products", *(f"NFE {n}" for n in BUDGETS)], lines))
 
 
 def bias() -> None:

@@ -1,15 +1,14 @@
 """DPM-Solver-v3 beside the solvers that know the data's Gaussian, and those that know nothing, on the exact mixture.
 
-    python benchmarks/statistical_solvers.py --out benchmarks/results/statistical_solvers.json
-    solverkit stats mnist --ems --trajectories 64 --nodes 60 --out mnist-ems.safetensors
-    python benchmarks/statistical_solvers.py --network mnist --stats mnist-ems.safetensors
+    python benchmarks/statistical_solvers.py --out rows.jsonl
+    python benchmarks/statistical_solvers.py --network mnist --noises 512 --device cuda
     python benchmarks/statistical_solvers.py --finding
 
 The first measures l, s and b of `mixture` (256 trajectories, none of the noises that are judged on), runs every solver on
-the same noises and three grids, one of which is chosen on 64 noises, and prints a table on 512 others: RMS of the samples'
-distance to the converged solution, its 95 % interval over resampled noises, and the median. The second does
-so for a network, with fewer solvers, on 128 noises and its own grid. The third shows what l does without b on a diagonal
-Gaussian.
+the same noises and three grids, one of which is chosen on 64 noises, and prints figures on 512 others: RMS of the
+distance to the converged solution, its 95 % interval over resampled noises, and the median. The second does so for a
+network with its bundled statistics (or those of --stats) on its own grid. The third shows what l does without b on a
+diagonal Gaussian. Rows: benchmarks/results/statistical-solvers.jsonl, the tables of docs/model-statistics.md.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import solverkit as sk
 from solverkit.ems.closed import OfGaussian
 from solverkit.tuning.trajectories import converge
 
-NOISES, CHOOSING, FEWER, SEED = 512, 64, 128, 4_400_000
+NOISES, CHOOSING, SEED = 512, 64, 4_400_000
 BUDGETS, GRIDS = (5, 6, 8, 10), ("flow", "karras", "log-snr")
 
 
@@ -65,35 +64,47 @@ def compare(out: Path | None) -> None:
             few = slice(0, CHOOSING)
             grid = min(tried, key=lambda g: float(tried[g][few].square().mean()))
             errors = tried[grid][CHOOSING:]
-            low, high = interval(errors)
-            rms, median = float(errors.square().mean().sqrt()), float(errors.median())
-            rows.append({"solver": name, "nfe": nfe, "grid": grid, "rms": rms, "low": low, "high": high, "median": median})
-            print(f"{name:34s} {nfe:3d} {grid:8s} {rms:.4f} ({low:.4f}-{high:.4f}) median {median:.4f}", flush=True)
+            rows.append({"model": "mixture", "solver": name, "nfe": nfe, "grid": grid, **figures(errors[:, None])})
+            print(rows[-1], flush=True)
     if out is not None:
-        out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+        with out.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def network(name: str, path: Path) -> None:
-    model, stats = sk.load(name), sk.ModelStats.load(path)
+def network(name: str, path: Path | None, device: str, noises: int, out: Path | None) -> None:
+    """Its own grid; statistics from `path`, else those bundled with the network."""
+    model = sk.load(name, device=device)
+    stats = sk.ModelStats.of(model) if path is None else sk.ModelStats.load(path)
     assert isinstance(stats, sk.ModelStats)
-    ends = converge(model, FEWER, SEED, 128, keep=1)
+    ends = converge(model, noises, SEED, 128, keep=1)
     v3 = "dpm-solver-v3"
     tried: dict[str, tuple[str, dict[str, object]]] = {
         "dpm-solver-v3": (v3, {"stats": stats}),
-        "as released": (v3, {"stats": stats, "corrector": "pseudo", "released": True}),
-        "l alone": (v3, {"stats": stats.without("s", "b")}), "(1, 0, 0)": (v3, {"stats": "data"}),
-        "gaussian-exponential": ("gaussian-exponential", {}), "dpmpp-2m": ("dpmpp-2m", {}), "unipc": ("unipc", {}),
+        "dpm-solver-v3 as released": (v3, {"stats": stats, "corrector": "pseudo", "released": True}),
+        "dpm-solver-v3, l and b alone": (v3, {"stats": stats.without("s")}),
+        "dpm-solver-v3, l alone": (v3, {"stats": stats.without("s", "b")}),
+        "dpm-solver-v3, (1, 0, 0)": (v3, {"stats": "data"}),
+        "gaussian-exponential": ("gaussian-exponential", {}), "teleport": ("teleport", {}), "dpmpp-2m": ("dpmpp-2m", {}),
+        "unipc": ("unipc", {}), "tuned": ("tuned", {"plan": name}),
     }  # fmt: skip
+    rows = []
     for said, (sampler, options) in tried.items():
-        for nfe in (5, 10):
+        for nfe in BUDGETS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                x = sk.sample(model, sampler, nfe=nfe, x=ends.own_start, **options).x
-            errors = (x - ends.own_end).flatten(1).square().mean(1).sqrt()
-            low, high = interval(errors)
-            rms, median = float(errors.square().mean().sqrt()), float(errors.median())
-            print(f"{said:24s} {nfe:3d} {rms:.4f} ({low:.4f}-{high:.4f}) median {median:.4f}", flush=True)
+                x = sk.sample(model, sampler, nfe=nfe, x=ends.own_start.to(device), batch_size=128, **options).x.cpu()
+            rows.append({"model": name, "solver": said, "nfe": nfe, "grid": "its own", **figures(x - ends.own_end.cpu())})
+            print(rows[-1], flush=True)
+    if out is not None:
+        with out.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def figures(off: torch.Tensor) -> dict[str, float]:
+    """RMS of the samples' distances, its interval, and the median."""
+    errors = off.flatten(1).square().mean(1).sqrt()
+    low, high = interval(errors)
+    return {"rms": float(errors.square().mean().sqrt()), "low": low, "high": high, "median": float(errors.median())}
 
 
 def interval(errors: torch.Tensor, draws: int = 1000) -> tuple[float, float]:
@@ -102,18 +113,6 @@ def interval(errors: torch.Tensor, draws: int = 1000) -> tuple[float, float]:
     index = torch.randint(len(errors), (draws, len(errors)), generator=generator)
     found = errors[index].square().mean(1).sqrt().sort().values
     return float(found[int(0.025 * draws)]), float(found[int(0.975 * draws) - 1])
-
-
-def table(rows: list[dict[str, object]]) -> str:
-    names = list(dict.fromkeys(str(row["solver"]) for row in rows))
-    lines = ["| | " + " | ".join(f"NFE {n}" for n in BUDGETS) + " |", "|---|" + "---|" * len(BUDGETS)]
-    for name in names:
-        cells = []
-        for nfe in BUDGETS:
-            row = next(r for r in rows if r["solver"] == name and r["nfe"] == nfe)
-            cells.append(f"{row['rms']:.4f} ({row['low']:.4f}-{row['high']:.4f}), {row['median']:.4f} {row['grid']}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def finding() -> None:
@@ -146,10 +145,12 @@ if __name__ == "__main__":
     parser.add_argument("--finding", action="store_true")
     parser.add_argument("--network")
     parser.add_argument("--stats", type=Path)
+    parser.add_argument("--noises", type=int, default=128)
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     if given.finding:
         finding()
     elif given.network is not None:
-        network(given.network, given.stats)
+        network(given.network, given.stats, given.device, given.noises, given.out)
     else:
         compare(given.out)

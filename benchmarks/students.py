@@ -5,9 +5,9 @@
 
 Sample i is drawn from seed i with label i mod 10, whatever runs: every row begins from the same noise. The distance is that
 in the features of the bundled classifier to the statistics of the 10000 test images; its level depends on `--count`, so
-that equal counts alone compare. +- is the jackknife's standard error over 20 parts; that of a difference to the teacher's
-best solver at 16 evaluations is of the pairs, and much smaller. Nothing was chosen on these seeds. The axis from "ode" to
-fresh noise is `fresh` of renoise, `gamma` of tcd, `kind` of flow-map.
+that equal counts alone compare. Errors are benchmarks/jackknife.py's. Nothing was chosen on these seeds. The axis from
+"ode" to fresh noise is `fresh` of renoise, `gamma` of tcd, `kind` of flow-map. Tables of the rows: benchmarks/tables.py
+students --results FOLDER, where they are as students.jsonl.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jackknife import distances, jackknife
-from markdown_table import table
+from jackknife import distances
 
 import solverkit as sk
 from solverkit.bench.features import load_features
@@ -74,7 +73,6 @@ def main() -> None:
             found = json.loads(line)
             known[(*found["row"], found["count"])] = found
     for student in args.student:
-        measured = []
         for row in rows_of(student):
             found = known.get((*row, args.count))
             if found is None:
@@ -90,20 +88,7 @@ def main() -> None:
                     args.out.parent.mkdir(parents=True, exist_ok=True)
                     with args.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(found) + "\n")
-            measured.append((row, torch.tensor(found["distances"]), found["right"]))
             print(row, f"{found['distances'][0]:.2f}", f"{found['seconds']:.0f} s", flush=True)
-        teacher = FAMILIES[student][0]
-        best = min((m for m in measured if m[0][0] == teacher and m[0][3] == MANY[-1]), key=lambda m: float(m[1][0]))
-        lines = [
-            [
-                f"`{name}`", f"`{sampler}`", str(n), f"{d[0]:.2f} ± {jackknife(d):.2f}",
-                f"{d[0] - best[1][0]:+.2f} ± {jackknife(d - best[1]):.2f}", f"{100 * right:.1f} %",
-            ]
-            for (name, sampler, _, n), d, right in measured
-        ]  # fmt: skip
-        against = f"beside `{best[0][1]}` at {best[0][3]}"
-        print(f"\n{student}, {args.count} samples\n")
-        print(table(["network", "sampler", "NFE", "Fréchet distance", against, "read as asked"], lines) + "\n", flush=True)
 
 
 if __name__ == "__main__":

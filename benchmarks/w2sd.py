@@ -7,7 +7,8 @@ Two gaps: `mnist` over `mnist-early`, the same network after 1000 steps of train
 without guidance (Z-sampling's gap). Beside reflection stand the same solver with as many passes, the solver with the steps
 that reflection has, and guidance by the weak model, D + (scale - 1) (D - D_weak), with as many passes. Sample i is drawn
 from seed i with label i mod 10 in every row. Fréchet distance, its level by `--count`, and jackknife errors are those of
-benchmarks/students.py; a negative difference to the first row of a gap is better.
+benchmarks/students.py; a negative difference to the first row of a gap is better. Tables of the rows: benchmarks/tables.py
+reflection --results FOLDER, where they are as w2sd.jsonl.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jackknife import distances, jackknife
-from markdown_table import table
+from jackknife import distances
 from students import CHUNK
 
 import solverkit as sk
@@ -95,7 +95,6 @@ def main() -> None:
         for line in args.out.read_text(encoding="utf-8").splitlines():
             found = json.loads(line)
             known[found["gap"], found["name"], found["count"]] = found
-    measured: dict[str, list[tuple[dict[str, Any], torch.Tensor]]] = {}
     for row in rows():
         found = known.get((row.gap, row.name, args.count))
         if found is None:
@@ -113,19 +112,7 @@ def main() -> None:
                 args.out.parent.mkdir(parents=True, exist_ok=True)
                 with args.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(found) + "\n")
-        measured.setdefault(row.gap, []).append((found, torch.tensor(found["distances"])))
         print(row.name, f"{found['distances'][0]:.2f}", f"{found['seconds']:.0f} s", flush=True)
-    for gap, ones in measured.items():
-        first = ones[0][1]
-        lines = [
-            [
-                one["name"], f"{one['passes']:.0f}", f"{d[0]:.2f} ± {jackknife(d):.2f}",
-                "" if d is first else f"{d[0] - first[0]:+.2f} ± {jackknife(d - first):.2f}", f"{100 * one['right']:.1f} %",
-            ]
-            for one, d in ones
-        ]  # fmt: skip
-        print(f"\ngap of {gap}, {args.count} samples\n")
-        print(table(["", "passes", "Fréchet distance", "to the first row", "read as asked"], lines), flush=True)
 
 
 if __name__ == "__main__":

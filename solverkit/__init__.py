@@ -36,6 +36,8 @@ _NAMES = {
     "registry.catalogue": "samplers decoders grids models metrics",
     "registry.hookspecs": "hookimpl",
     "registry.declare": "sampler",
+    "foreign.k_diffusion": "adapt_k_diffusion",
+    "foreign.outward": "as_k_diffusion",
     "ems.stats": "ModelStats",
     "gaussian.stats": "GaussianStats",
     "gaussian.class_stats": "ClassStats",
@@ -119,6 +121,8 @@ if TYPE_CHECKING:
     from .diagnosis.diagnosis import diagnose as diagnose
     from .ems.stats import ModelStats as ModelStats
     from .files.hub import load as load
+    from .foreign.k_diffusion import adapt_k_diffusion as adapt_k_diffusion
+    from .foreign.outward import as_k_diffusion as as_k_diffusion
     from .gaussian.class_stats import ClassStats as ClassStats
     from .gaussian.stats import GaussianStats as GaussianStats
     from .grid.grid import Grid as Grid

@@ -15,6 +15,7 @@ from .commands import (
     bench,
     catalogue,
     checks,
+    cite,
     compare,
     diagnose,
     likelihood,
@@ -68,6 +69,7 @@ app.command("stats")(stats.stats)
 app.command("tune")(tune.tune)
 app.command("diagnose")(diagnose.diagnose)
 app.command("check")(checks.check)
+app.command("cite")(cite.cite)
 app.command("new-plugin")(plugin_template.new_plugin)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 for name, value in (("OMP_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "passive")):
     os.environ.setdefault(name, value)  # idle threads of two workers on two cores would spin
@@ -17,6 +19,7 @@ LAST = (
 
 
 torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parent / "released"))  # the samplers of k-diffusion 0.1.1.post1, as released
 
 
 def pytest_addoption(parser):

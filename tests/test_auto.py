@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import diffusers
 import numpy as np
@@ -121,7 +122,7 @@ def test_a_trial_belongs_to_the_network_and_its_guidance_not_to_a_class(cache):
     guided = guidance.classifier_free(classes(0, net=net), classes(1, net=net), 3.0)
     with pytest.warns(UserWarning, match="no plan"):
         assert ran(guided).reports["trial_rows"] > 0
-    assert len(list((cache / "trials").iterdir())) == 2
+    assert len(list((cache / "trials").glob("*.safetensors"))) == 2
 
 
 def test_one_input_a_sample_and_a_shape_that_only_the_run_knows():
@@ -201,6 +202,14 @@ def test_what_is_remembered_later_is_added(cache):
     nameless = TunedPlans(later.schedule, later.frame, later.start, None, later.budgets)
     with pytest.raises(FingerprintError, match="plan=FILE"):
         nameless.remember()
+
+
+def test_what_is_remembered_at_once_is_all_kept(cache):
+    denoiser = classes()
+    plans = [by_hand(denoiser, (n,)) for n in range(4, 16)]
+    with ThreadPoolExecutor(len(plans)) as pool:
+        list(pool.map(TunedPlans.remember, plans))
+    assert sorted(sk.known_plan(denoiser).plans.budgets) == list(range(4, 16))
 
 
 def test_a_plan_beside_a_folder_and_the_fingerprint_does_not_change(quiet, tmp_path):
@@ -285,7 +294,7 @@ def test_files_that_cannot_be_used_are_left_out(tmp_path):
     with pytest.warns(UserWarning, match="no plan") as said:  # of another schedule
         assert "best of 20" in ran(flow, 4).reports["auto"]
     assert not any("left out" in str(w.message) for w in said)
-    for kept in (tmp_path / "cache" / "trials").iterdir():
+    for kept in (tmp_path / "cache" / "trials").glob("*.safetensors"):
         kept.write_bytes(b"torn")
     with pytest.warns(UserWarning, match="no plan"):
         assert ran(flow, 4).reports["trial_rows"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -169,16 +170,19 @@ def test_sample_writes_a_sheet_of_an_image_model(cli, tmp_path):
 
 
 def test_new_plugin_writes_a_package_that_works(cli, tmp_path):
-    code, out, _ = cli("new-plugin", "my-solver")
+    code, out, err = cli("new-plugin", "two-step")
     assert code == 0
-    folder = tmp_path / "solverkit-my-solver"
-    assert out.strip() == "solverkit-my-solver"
+    folder = tmp_path / "solverkit-two-step"
+    assert out.strip() == "solverkit-two-step" and "solverkit check two-step" in err
+    written = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert written == ["README.md", "pyproject.toml", "solverkit_two_step.py", "tests/test_two_step.py"]
+    assert not re.search("my.solver", "".join((folder / path).read_text() for path in written))
     code = (
-        "import solverkit as sk, solverkit_my_solver as plugin\n"
+        "import solverkit as sk, solverkit_two_step as plugin\n"
         "from solverkit.registry.registry import build_registry\n"
-        "card = build_registry({'mine': plugin}).cards['samplers']['my-solver']\n"
-        "assert card.order_of({}) == 2 and card.order_of({'weight': 1.0}) == 1\n"
-        "assert sk.sample(sk.problems.gaussian(), card, steps=4, num_samples=2).nfe == 7\n"
+        "card = build_registry({'mine': plugin}).cards['samplers']['two-step']\n"
+        "assert card.order_of({}) == 2 and card.order_of({'share': 0.5}) == 1\n"
+        "assert sk.sample(sk.problems.gaussian(), card, steps=4, num_samples=2).nfe == 4\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
-    assert cli("new-plugin", "my-solver")[0] == 1
+    assert cli("new-plugin", "two-step")[0] == 1

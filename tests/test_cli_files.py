@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from solverkit.commands import destination
-from solverkit.commands.picture import PANELS, write_picture
+from solverkit.run.picture import PANELS, write_picture
 
 
 def no_network(monkeypatch):

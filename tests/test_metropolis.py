@@ -7,6 +7,8 @@ import torch
 
 import solverkit as sk
 from solverkit.errors import DenoiserError, OptionError
+from solverkit.proofs.device import check_device
+from solverkit.proofs.runs import check_finite
 from solverkit.targets.gaussian_mixture import GaussianMixture
 
 SIGMA = 0.5
@@ -61,3 +63,8 @@ def test_what_it_refuses():
         sk.sample(denoiser, "mala", levels=[SIGMA, 0.0], shape=(2, 1), step=-1.0)
     with pytest.raises(DenoiserError, match="sigma="):
         sk.wrap(lambda x: x, "autoencoder")
+
+
+@pytest.mark.parametrize("check", [check_device, check_finite])
+def test_a_short_chain_is_finite_and_needs_no_float64(check):
+    check(sk.samplers()["mala"], {"n_steps": 5})

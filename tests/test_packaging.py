@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -55,7 +56,6 @@ def test_wheel_brings_plugins_and_networks(environment):
     for part in ("mnist/unet/diffusion_pytorch_model.safetensors", "mnist-flow/unet/config.json", "mnist/README.md"):
         assert (site / "solverkit" / "networks" / part).exists(), part
     assert (site / "solverkit" / "py.typed").exists()
-    assert not list(site.glob("solverkit_plugins/example"))
     run(
         environment / "bin" / "python",
         "-c",
@@ -63,17 +63,15 @@ def test_wheel_brings_plugins_and_networks(environment):
     )
 
 
-def test_a_strangers_plugin(environment, tmp_path):
-    source = tmp_path / "example"
-    source.mkdir()
-    for path in (ROOT / "plugins" / "example").rglob("*"):
-        if path.is_file() and "build" not in path.parts and "egg-info" not in str(path):
-            target = source / path.relative_to(ROOT / "plugins" / "example")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
+def test_an_idea_becomes_an_installed_and_proven_plugin(environment, tmp_path):
     site = next(environment.glob("lib/python*/site-packages"))
-    run(sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--no-build-isolation", "--target", site, source)
     python = environment / "bin" / "python"
-    out = run(python, "-c", "import solverkit as sk; print(sk.samplers()['ralston'].plugin, sk.grids()['power'].plugin)")
-    assert out.split() == ["example", "example"]
-    run(python, "-m", "pytest", "-q", source / "tests", "-p", "no:cacheprovider")
+    command = [python, "-c", "from solverkit.cli import main; main()"]
+    run(*command, "new-plugin", "two-step", "-o", tmp_path)
+    source = tmp_path / "solverkit-two-step"
+    run(sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--no-build-isolation", "--target", site, source)
+    plugins = json.loads(run(*command, "plugins", "--json"))
+    (own,) = (record for record in plugins if record["name"] == "two_step")
+    assert (own["distribution"], own["version"], own["samplers"]) == ("solverkit-two-step", "0.1.0", ["two-step"])
+    assert own["path"] == str(site / "solverkit_two_step.py")
+    run(python, "-m", "pytest", "-q", source / "tests", "-p", "no:cacheprovider")  # its proofs

@@ -190,7 +190,7 @@ def test_grid_shapes():
     assert [s.time for s in trailing][:5] == [999.0, 799.0, 599.0, 399.0, 199.0]
     with pytest.raises(GridError, match="at least one"):
         sk.make_grid("karras", sk.EDM(), 0)
-    with pytest.raises(OptionError, match="last must be"):
+    with pytest.raises(OptionError, match="must be one of 'zero', 'min'"):
         sk.make_grid("karras", sk.EDM(), 3, last="one")
     merged = Grid.from_ratios(sk.VP(integer_time=True), [5.0, 4.999, 0.0102, 0.0101, 0.0])
     assert len(merged) == 3  # snapping made neighbours equal

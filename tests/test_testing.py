@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import re
@@ -202,8 +203,9 @@ CASES = [
 @pytest.mark.parametrize(("sampler", "fields", "caught_by"), CASES, ids=lambda c: getattr(c, "__name__", None))
 def test_a_broken_sampler_is_caught(sampler, fields, caught_by):
     card = SamplerCard(sampler.__name__, sampler, skip=4, **fields)
-    failed = [result.name for result in sk.testing.check_sampler(card) if not result.passed]
+    failed = {result.name: result for result in sk.testing.check_sampler(card) if not result.passed}
     assert caught_by in failed, failed
+    assert all(result.cause for result in failed.values() if not result.detail.startswith("could not run"))
 
 
 def test_a_right_sampler_passes():
@@ -256,7 +258,7 @@ def test_the_process_is_named(frame, name):
 
     details = failed(broken_on_one, order=1)
     for check in ("order", "ends"):
-        assert details[check].startswith(f"AssertionError: {name}: "), details
+        assert details[check].startswith(f"{name}: "), details
 
 
 def test_a_wasted_evaluation_is_remarked():
@@ -308,6 +310,21 @@ def test_a_norm_that_weighs_is_still_an_op():
         return x
 
     assert "@sk.op" in next(iter(failed(weighs).values()))
+
+
+def test_every_proof_says_what_usually_causes_its_failure():
+    """A bare assert would have no cause; `at_most`, `at_least`, `holds` and `CheckError` ask for one."""
+    core = Path(sk.__file__).parent
+    for path in [*(core / "proofs").glob("*.py"), core / "bench" / "metric_proofs.py"]:
+        bare = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+        assert bare == [], path
+
+
+def test_a_result_has_the_figure_the_limit_and_the_cause():
+    card = SamplerCard("off", heun_off_by_a_percent, skip=4, order=2)
+    result = next(r for r in sk.testing.check_sampler(card) if r.name == "order")
+    assert not result.passed and result.figure < result.limit == 1.75 and result.bound == "at least"
+    assert f"measured {result.figure:.2f}" in result.detail and "coefficient" in result.cause
 
 
 DOCS = (Path(__file__).parents[1] / "docs" / "writing-a-sampler.md").read_text()

@@ -24,7 +24,11 @@ def _ddim_order(options: dict[str, Any]) -> int | None:
     return 1 if options["eta"] == 0 else None
 
 
-@sk.sampler("ddim", order=_ddim_order, reference="Song, Meng, Ermon 2021, eq. 12", variants=({"eta": 0.5}, {"eta": 1.0}))
+@sk.sampler(
+    "ddim", order=_ddim_order,
+    reference="Song, Meng, Ermon 2021, eq. 12", cite="song2021ddim",
+    variants=({"eta": 0.5}, {"eta": 1.0}),
+)
 def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
     """DDIM: noise u = eta t sqrt(1 - r^2), at most t.
 
@@ -37,7 +41,11 @@ def ddim(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.0) -> Any:
     return euler_ancestral(model, x, grid, noise, eta)
 
 
-@sk.sampler("euler-ancestral", reference="k-diffusion, sample_euler_ancestral", variants=({"eta": 0.5, "s_noise": 1.003},))
+@sk.sampler(
+    "euler-ancestral",
+    reference="k-diffusion, sample_euler_ancestral", cite="crowson2022",
+    variants=({"eta": 0.5, "s_noise": 1.003},),
+)
 def euler_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:
     """Euler to a lower level, then noise up to t: the ancestral step of k-diffusion in any frame.
 
@@ -62,6 +70,7 @@ def euler_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0
 @sk.sampler(
     "ddpm",
     reference="Ho et al. 2020, eq. 6-7",
+    cite="ho2020",
     variants=({"variance": "large"},),
     option_examples=({"variance": "large"},),
 )

@@ -12,7 +12,10 @@ from solverkit.grid.grid import SAME
 from solverkit.steps import contraction, from_ratio
 
 
-@sk.sampler("kdpm2", order=2, reference="k-diffusion, sample_dpm_2; Karras et al. 2022, Algorithm 2")
+@sk.sampler(
+    "kdpm2", order=2,
+    reference="k-diffusion, sample_dpm_2; Karras et al. 2022, Algorithm 2", cite="crowson2022 karras2022",
+)
 def kdpm2(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """DPM-2: a stage at m = sqrt(s t), then x+ = x + (t - s) d_m with the slope d = (x - D) / s.
 
@@ -33,7 +36,11 @@ def kdpm2(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return x
 
 
-@sk.sampler("kdpm2-ancestral", reference="k-diffusion, sample_dpm_2_ancestral", variants=({"eta": 0.5, "s_noise": 1.003},))
+@sk.sampler(
+    "kdpm2-ancestral",
+    reference="k-diffusion, sample_dpm_2_ancestral", cite="crowson2022",
+    variants=({"eta": 0.5, "s_noise": 1.003},),
+)
 def kdpm2_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:
     """DPM-2 to a lower level d, with its stage at sqrt(s d), then noise u up to t.
 

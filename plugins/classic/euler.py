@@ -10,7 +10,7 @@ from solverkit import Grid
 from solverkit.errors import OptionError
 
 
-@sk.sampler("euler", order=1, reference="Karras et al. 2022, Algorithm 1")
+@sk.sampler("euler", order=1, reference="Karras et al. 2022, Algorithm 1", cite="karras2022")
 def euler(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """Euler's method: x+ = x + (t - s) (x - D) / s.
 
@@ -30,6 +30,7 @@ def _heun_order(options: dict[str, Any]) -> int | None:
     "heun",
     order=_heun_order,
     reference="Karras et al. 2022, Algorithms 1 and 2",
+    cite="karras2022",
     variants=({"s_churn": 5.0, "s_noise": 1.003},),
 )
 def heun(

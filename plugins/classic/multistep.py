@@ -34,6 +34,7 @@ def _order(options: dict[str, Any]) -> int:
     "adams-bashforth",
     order=_order,
     reference="Hairer, Norsett, Wanner 1993, III.5",
+    cite="hairer1993",
     variants=({"order": 1}, {"order": 2}, {"order": 4}),
     multistep=True,
     lower=("adams-bashforth", {"order": 2}),
@@ -63,6 +64,7 @@ def adams_bashforth(model: Any, x: Any, grid: Grid, noise: Any, order: int = 3) 
     "lms",
     order=_order,
     reference="k-diffusion, sample_lms",
+    cite="crowson2022",
     variants=({"order": 1}, {"order": 2}, {"order": 3}),
     multistep=True,
 )
@@ -97,6 +99,7 @@ def lms(model: Any, x: Any, grid: Grid, noise: Any, order: int = 4) -> Any:
     order=lambda options: None if options["released"] else min(int(options["order"]), 2),
     smooth_steps=True,
     reference="Zhang and Chen 2023, eq. 40-42",
+    cite="zhang2023deis",
     variants=({"order": 1}, {"order": 2}, {"order": 3}),
     multistep=True,
     lower=("ipndm", {"order": 1}),
@@ -137,6 +140,7 @@ def _native_epsilon_step(s: Any, t: Any) -> tuple[float, float]:
     order=_order,
     order_options={"lower_order_final": False},
     reference="Zhang and Chen 2023, Proposition 3",
+    cite="zhang2023deis",
     variants=(
         {"order": 1},
         {"order": 2},

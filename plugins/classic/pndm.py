@@ -24,6 +24,7 @@ def _middle(grid: Grid, s: Level, t: Level) -> Level:
     order=2,
     smooth_steps=True,
     reference="Liu et al. 2022, arXiv 2202.09778",
+    cite="liu2022pndm",
     option_examples=({"start": "prk"},),
     multistep=True,
     lower=("euler", {}),

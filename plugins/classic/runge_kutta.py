@@ -12,7 +12,7 @@ import solverkit as sk
 from solverkit import Grid
 
 
-@sk.sampler("midpoint", order=2, reference="Hairer, Norsett, Wanner 1993, II.1")
+@sk.sampler("midpoint", order=2, reference="Hairer, Norsett, Wanner 1993, II.1", cite="hairer1993")
 def midpoint(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """The explicit midpoint rule: a stage at m = (s + t) / 2, then x+ = x + (t - s) d_m.
 
@@ -30,7 +30,7 @@ def midpoint(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return x
 
 
-@sk.sampler("rk4", order=4, reference="Kutta 1901")
+@sk.sampler("rk4", order=4, reference="Kutta 1901", cite="kutta1901")
 def rk4(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """The classical Runge-Kutta method, weights (1, 2, 2, 1) / 6.
 

@@ -15,6 +15,7 @@ from .split import drift, half
 @sk.sampler(
     "gdss-pc",
     reference="Jo et al. 2022, arXiv 2202.02514, appendix A; harryjo97/GDSS, solver.py",
+    cite="jo2022",
     linear=lambda options: options["n_steps"] == 0,
     variants=({"n_steps": 0}, {"n_steps": 0, "predictor": "reverse"}),
 )

@@ -28,6 +28,7 @@ from .split import NoiseOf, drift, half, middle
 @sk.sampler(
     "s4",
     reference="Jo et al. 2022, arXiv 2202.02514, appendix B; harryjo97/GDSS, solver.py",
+    cite="jo2022",
     linear=lambda options: not options["correct"],
     variants=({"correct": False}, {"correct": False, "noise_of": "forward"}),
 )

@@ -157,7 +157,11 @@ def _adaptive(
     return _integrate(model, x, grid, order, atol, rtol, h_init, safety, norm == "batch", max_nfe)
 
 
-@sk.sampler("dpm-solver-12", traceable=False, reference=LU_2022, option_examples=({"norm": "batch"},))
+@sk.sampler(
+    "dpm-solver-12", traceable=False,
+    reference=LU_2022, cite="lu2022dpmsolver",
+    option_examples=({"norm": "batch"},),
+)
 def dpm_solver_12(
     model: Any,
     x: Any,
@@ -191,7 +195,11 @@ def dpm_solver_12(
     return _adaptive(model, x, grid, 2, atol, rtol, h_init, safety, norm, max_nfe)
 
 
-@sk.sampler("dpm-solver-23", traceable=False, reference=LU_2022, option_examples=({"norm": "batch"},))
+@sk.sampler(
+    "dpm-solver-23", traceable=False,
+    reference=LU_2022, cite="lu2022dpmsolver",
+    option_examples=({"norm": "batch"},),
+)
 def dpm_solver_23(
     model: Any,
     x: Any,

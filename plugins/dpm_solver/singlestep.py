@@ -126,7 +126,7 @@ def _third_order(options: dict[str, Any]) -> int:
     return 3 if abs(options["r2"] - 2 / 3) < 1e-9 and options["inner"] == "ratio" else 2
 
 
-@sk.sampler("dpm-solver-1", order=1, reference=LU_2022)
+@sk.sampler("dpm-solver-1", order=1, reference=LU_2022, cite="lu2022dpmsolver")
 def dpm_solver_1(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """DPM-Solver-1: the exact step for a frozen prediction, (t/s) x + alpha_t (1 - r) D.
 
@@ -138,7 +138,7 @@ def dpm_solver_1(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return x
 
 
-@sk.sampler("dpm-solver-2", order=2, reference=LU_2022, variants=({"r1": 0.3},))
+@sk.sampler("dpm-solver-2", order=2, reference=LU_2022, cite="lu2022dpmsolver", variants=({"r1": 0.3},))
 def dpm_solver_2(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, inner: Inner = "ratio") -> Any:
     """DPM-Solver-2 (noise form, single-step): x+ = (a_t/a_s) x - t (e^h - 1) [E_0 + (E_1 - E_0) / (2 r1)].
 
@@ -152,7 +152,7 @@ def dpm_solver_2(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, in
     return _packed(model, x, grid, 2, False, r1, 2 / 3, inner)
 
 
-@sk.sampler("dpm-solver-3", order=_third_order, reference=LU_2022, variants=({"r2": 0.8},))
+@sk.sampler("dpm-solver-3", order=_third_order, reference=LU_2022, cite="lu2022dpmsolver", variants=({"r2": 0.8},))
 def dpm_solver_3(
     model: Any, x: Any, grid: Grid, noise: Any, r1: float = 1 / 3, r2: float = 2 / 3, inner: Inner = "ratio"
 ) -> Any:
@@ -168,7 +168,7 @@ def dpm_solver_3(
     return _packed(model, x, grid, 3, False, r1, r2, inner)
 
 
-@sk.sampler("dpmpp-2s", order=2, reference=LU_2022B, variants=({"r1": 0.3},))
+@sk.sampler("dpmpp-2s", order=2, reference=LU_2022B, cite="lu2022dpmsolverpp", variants=({"r1": 0.3},))
 def dpmpp_2s(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, inner: Inner = "ratio") -> Any:
     """DPM-Solver++(2S): x+ = (t/s) x + alpha_t (1 - r) [m_0 + (m_1 - m_0) / (2 r1)], m_1 at lam_s + r1 h.
 
@@ -181,7 +181,7 @@ def dpmpp_2s(model: Any, x: Any, grid: Grid, noise: Any, r1: float = 0.5, inner:
     return _packed(model, x, grid, 2, True, r1, 2 / 3, inner)
 
 
-@sk.sampler("dpmpp-3s", order=_third_order, reference=LU_2022B, variants=({"r2": 0.8},))
+@sk.sampler("dpmpp-3s", order=_third_order, reference=LU_2022B, cite="lu2022dpmsolverpp", variants=({"r2": 0.8},))
 def dpmpp_3s(
     model: Any, x: Any, grid: Grid, noise: Any, r1: float = 1 / 3, r2: float = 2 / 3, inner: Inner = "ratio"
 ) -> Any:
@@ -208,7 +208,7 @@ SINGLESTEP: dict[str, Any] = {
 }
 
 
-@sk.sampler("dpmpp-singlestep", reference=LU_2022B, **SINGLESTEP)
+@sk.sampler("dpmpp-singlestep", reference=LU_2022B, cite="lu2022dpmsolverpp", **SINGLESTEP)
 def dpmpp_singlestep(
     model: Any,
     x: Any,
@@ -238,7 +238,7 @@ def dpmpp_singlestep(
     return _grouped(model, x, grid, True, order, solver_type, lower_order_final)
 
 
-@sk.sampler("dpm-singlestep", reference=LU_2022, **SINGLESTEP)
+@sk.sampler("dpm-singlestep", reference=LU_2022, cite="lu2022dpmsolver", **SINGLESTEP)
 def dpm_singlestep(
     model: Any,
     x: Any,

@@ -90,6 +90,7 @@ def _order(options: dict[str, Any]) -> int:
     order=_order,
     order_options=ENDING,
     reference="Zhao et al. 2023, arXiv 2302.04867",
+    cite="zhao2023",
     variants=(
         {"order": 1},
         {"order": 2, "variant": "bh1"},

@@ -64,6 +64,7 @@ def statistical_step(x: torch.Tensor, left: list[torch.Tensor], weights: Weights
     order=_order,
     order_options=ENDING,
     reference="Zheng et al. 2023, arXiv 2310.13268",
+    cite="zheng2023v3",
     multistep=True,
     informed=True,
     prepare=prepare,

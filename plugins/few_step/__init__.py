@@ -9,7 +9,7 @@ import solverkit as sk
 from .flow_map import flow_map
 from .renoise import renoise
 from .resshift import resshift
-from .tables import TABLES
+from .tables import FROM_THE_TOP, TABLES
 from .tcd import tcd
 
 
@@ -22,4 +22,4 @@ def register_samplers(register: Callable[..., None]) -> None:
 @sk.hookimpl
 def register_grids(register: Callable[..., None]) -> None:
     for name, (fn, reference) in TABLES.items():
-        register(name, fn, reference=reference)
+        register(name, fn, reference=reference, from_the_top=name in FROM_THE_TOP)

@@ -13,6 +13,7 @@ from solverkit.steps import exact_step
 @sk.sampler(
     "flow-map",
     reference="Geng et al. 2025, arXiv 2505.13447, eq. 12; Kim et al. 2024, arXiv 2310.02279, eq. 9",
+    cite="geng2025 kim2024",
     variants=({"kind": "sde"},),
 )
 def flow_map(model: Any, x: Any, grid: Grid, noise: Any, kind: Literal["ode", "sde"] = "ode") -> Any:

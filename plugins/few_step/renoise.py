@@ -15,6 +15,7 @@ from solverkit.errors import OptionError
     order=lambda options: 1 if options["fresh"] == 0 else None,
     student=True,
     reference="Song et al. 2023, arXiv 2303.01469, Algorithm 1",
+    cite="song2023consistency",
     variants=({"fresh": 0.0}, {"fresh": 0.5, "pure": True}),
 )
 def renoise(model: Any, x: Any, grid: Grid, noise: Any, fresh: float = 1.0, pure: bool = False) -> Any:

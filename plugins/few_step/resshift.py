@@ -9,7 +9,7 @@ import solverkit as sk
 from solverkit import Grid
 
 
-@sk.sampler("resshift", reference="Yue et al. 2023, arXiv 2307.12348, eq. 6 and 7")
+@sk.sampler("resshift", reference="Yue et al. 2023, arXiv 2307.12348, eq. 6 and 7", cite="yue2023")
 def resshift(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """The posterior of ResShift's forward process, whose steps add y as they add noise; on any schedule.
 

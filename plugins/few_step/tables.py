@@ -91,3 +91,4 @@ TABLES: dict[str, tuple[Callable[..., Any], str]] = {
     "hyper-sd": (hyper_sd, "Ren et al. 2024, arXiv 2404.13686"),
     "scm": (scm, "Lu and Song 2025, arXiv 2410.11081"),
 }
+FROM_THE_TOP = ("lcm", "tcd", "scm")  # the others have a level of their own for one step, or a lower top

@@ -22,6 +22,7 @@ def _below(grid: Grid, t: Level, gamma: float) -> Level:
     order=lambda options: 1 if options["gamma"] == 0 else None,
     student=True,
     reference="Zheng et al. 2024, arXiv 2402.19159, Algorithm 4",
+    cite="zheng2024tcd",
     variants=({"gamma": 0.0}, {"gamma": 1.0}),
 )
 def tcd(model: Any, x: Any, grid: Grid, noise: Any, gamma: float = 0.3) -> Any:

@@ -22,7 +22,9 @@ TABLES = {
 SAME = 0.02  # of the start, in log
 
 
-def ays(schedule: Schedule, n: int, table: Literal["sd15", "sdxl", "svd"] = "sd15", last: str = "zero") -> list[float]:
+def ays(
+    schedule: Schedule, n: int, table: Literal["sd15", "sdxl", "svd"] = "sd15", last: Literal["zero", "min"] = "zero"
+) -> list[float]:
     """Align Your Steps (Sabour et al. 2024): SD 1.5, SDXL or SVD in 10 steps; others by interpolation in log sigma / alpha.
 
     The last number of a table is the smallest trained level; the run ends at 0 in its place unless last="min".

@@ -57,6 +57,7 @@ def lm_correct(
     "lm-langevin",
     linear=False,
     reference="arXiv 2505.24222; Girolami and Calderhead 2011",
+    cite="wang2025lml girolami2011",
     variants=({"metric": "gaussian", "stats": "isotropic:variance=0.8"}, {"probes": 0, "n_steps": 1}),
     option_examples=({"metric": "gaussian", "stats": "isotropic:variance=0.5"}, {"stats": "isotropic:variance=0.5"}),
     informed=True,

@@ -49,6 +49,7 @@ def _order(options: dict[str, Any]) -> int | None:
     linear=_plain,
     restarts=False,  # the last direction is a memory that does not fade with the step
     reference=LML_2025,
+    cite="wang2025lml",
     variants=(
         {"momentum": 5e-5, "solver": "unipc", "damping": "cifar10"},
         {"momentum": 5e-5, "insertion": "ddim"},

@@ -28,6 +28,7 @@ def secant_shift(move: torch.Tensor, moved: torch.Tensor, answered: torch.Tensor
     order_options={"lower_order_final": False, "most": math.inf},
     linear=False,
     reference="arXiv 2505.24222",
+    cite="wang2025lml",
 )
 def lml_secant(
     model: Any, x: Any, grid: Grid, noise: Any, most: float = 1.0, lower_order_final: bool = True

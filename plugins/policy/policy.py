@@ -19,6 +19,7 @@ def _flow(s: Level) -> float:
 @sk.sampler(
     "flow-sde",
     reference="Liu et al. 2025, Flow-GRPO, arXiv 2505.05470, eq. 9",
+    cite="liu2025grpo",
     variants=({"released": True, "a": 0.0}, {"a": 0.3}),
     option_examples=({"released": True},),
 )
@@ -51,7 +52,11 @@ def flow_sde(model: Any, x: Any, grid: Grid, noise: Any, a: float = 0.7, release
     return x
 
 
-@sk.sampler("cps", student=True, reference="arXiv 2509.05952, eq. 12", variants=({"eta": 0.0}, {"eta": 1.0}))
+@sk.sampler(
+    "cps", student=True,
+    reference="arXiv 2509.05952, eq. 12", cite="wang2025cps",
+    variants=({"eta": 0.0}, {"eta": 1.0}),
+)
 def cps(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 0.7) -> Any:
     """Coefficients-preserving sampling: DDIM with new noise u = f_t sin(eta pi / 2); the noise level is exact.
 

@@ -40,7 +40,10 @@ def _drawn(noise: Any, s: Level, like: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts, 1)[:, : like[0].numel()].reshape(like.shape).to(like)
 
 
-@sk.sampler("daps", traceable=False, prepare=from_denoiser, advice=ADVICE, reference="Zhang et al. 2024, arXiv 2407.01521")
+@sk.sampler(
+    "daps", traceable=False, prepare=from_denoiser, advice=ADVICE,
+    reference="Zhang et al. 2024, arXiv 2407.01521", cite="zhang2025daps",
+)
 def daps(
     model: Any, x: Any, grid: Grid, noise: Any, measurement: Measurement, ode_steps: int = 5,
     inner: Literal["langevin", "exact"] = "langevin", langevin_steps: int = 100, step: float = 1e-4,

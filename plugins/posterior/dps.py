@@ -22,6 +22,7 @@ def _spread(s: Level) -> float:
 @sk.sampler(
     "dps", traceable=False, prepare=from_denoiser, advice=ADVICE,
     reference="Chung et al. 2023, arXiv 2209.14687, Algorithm 1",
+    cite="chung2023dps",
 )  # fmt: skip
 def dps(
     model: Any, x: Any, grid: Grid, noise: Any, measurement: Measurement, zeta: float = 1.0, released: bool = False

@@ -19,6 +19,7 @@ BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam, as published
 @sk.sampler(
     "red-diff", traceable=False, prepare=from_denoiser, advice=ADVICE,
     reference="Mardani et al. 2024, arXiv 2305.04391, Algorithm 1",
+    cite="mardani2024",
 )  # fmt: skip
 def red_diff(
     model: Any, x: Any, grid: Grid, noise: Any, measurement: Measurement, lr: float = 0.1, obs_weight: float = 1.0,

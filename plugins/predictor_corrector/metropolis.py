@@ -18,7 +18,7 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).flatten(1).sum(1)
 
 
-@sk.sampler("mala", traceable=False, reference="Alain and Bengio 2014, arXiv 1211.4246")
+@sk.sampler("mala", traceable=False, reference="Alain and Bengio 2014, arXiv 1211.4246", cite="alain2014")
 def mala(
     model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 100, step: float = 0.1, path_nodes: int = 3
 ) -> Any:

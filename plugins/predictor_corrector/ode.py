@@ -27,7 +27,10 @@ class _Asked:
         return self.model(x, level)  # type: ignore[no-any-return]
 
 
-@sk.sampler("rk45", traceable=False, reference="Dormand and Prince 1980; Song et al. 2021, section 4.3")
+@sk.sampler(
+    "rk45", traceable=False,
+    reference="Dormand and Prince 1980; Song et al. 2021, section 4.3", cite="dormand1980 song2021sde",
+)
 def rk45(
     model: Any,
     x: Any,

@@ -18,6 +18,7 @@ from solverkit.steps import parse_options
     "repaint",
     restarts=False,
     reference="Lugmayr et al. 2022, arXiv 2201.09865",
+    cite="lugmayr2022",
     variants=({"inner": "dpmpp-2m", "jump_length": 3, "jumps": 2}, {"inner": "ddim", "jumps": 1, "jump_length": 4}),
 )
 def repaint(

@@ -61,6 +61,7 @@ def _pc_order(options: dict[str, Any]) -> int | None:
     order=_pc_order,
     linear=lambda options: options["corrector"] in ("annealed-langevin", "none"),
     reference=SONG_2021,
+    cite="song2021sde",
     variants=(
         {"corrector": "none"},
         {"predictor": "euler-maruyama", "corrector": "none"},
@@ -151,7 +152,7 @@ def _around(
     return corrected(x, grid[-1]) if sequence == "predictor-first" and grid[-1] > 0 else x
 
 
-@sk.sampler("pc-ve", linear=False, reference=SONG_2021)
+@sk.sampler("pc-ve", linear=False, reference=SONG_2021, cite="song2021sde")
 def pc_ve(model: Any, x: Any, grid: Grid, noise: Any, snr: float = 0.16, n_steps: int = 1) -> Any:
     """The recipe of the VE models: reverse diffusion with one Langevin step a level, SNR 0.16 (CIFAR-10; CelebA 0.17).
 
@@ -164,7 +165,7 @@ def pc_ve(model: Any, x: Any, grid: Grid, noise: Any, snr: float = 0.16, n_steps
     return pc(model, x, grid, noise, "reverse-diffusion", "langevin", n_steps, snr)
 
 
-@sk.sampler("pc-vp", reference=SONG_2021)
+@sk.sampler("pc-vp", reference=SONG_2021, cite="song2021sde")
 def pc_vp(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     """The recipe of the continuous VP and sub-VP models: Euler-Maruyama without a corrector.
 
@@ -174,7 +175,7 @@ def pc_vp(model: Any, x: Any, grid: Grid, noise: Any) -> Any:
     return pc(model, x, grid, noise, "euler-maruyama", "none")
 
 
-@sk.sampler("ncsn", reference="Song and Ermon 2019, arXiv 1907.05600")
+@sk.sampler("ncsn", reference="Song and Ermon 2019, arXiv 1907.05600", cite="song2019")
 def ncsn(model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 5, snr: float = 0.316) -> Any:
     """Annealed Langevin dynamics: no predictor, n_steps of the corrector at each level.
 
@@ -194,6 +195,7 @@ def ncsn(model: Any, x: Any, grid: Grid, noise: Any, n_steps: int = 5, snr: floa
     "reverse-sde",
     order=lambda options: 1 if options["flow_share"] == 1 else None,
     reference="Huang et al. 2021, arXiv 2106.02808",
+    cite="huang2021",
     variants=({"flow_share": 1.0}, {"flow_share": 0.5}),
 )
 def reverse_sde(model: Any, x: Any, grid: Grid, noise: Any, flow_share: float = 0.0) -> Any:

@@ -36,6 +36,7 @@ def _reflected(model: Any, x: Any, levels: tuple[Level, Level, Level], weak: str
     "reflect",
     order=lambda options: 1 if options["solver"] in ("ddim", "euler") and not options["released"] else None,
     reference="arXiv 2502.00473, Algorithm 1",
+    cite="bai2025",
     variants=({"weak": "weak", "at": "start"}, {"weak": "weak", "at": "between"}, {"weak": "weak", "solver": "dpmpp-2m"}),
     option_examples=({"solver": "heun"},),
     restarts=False,

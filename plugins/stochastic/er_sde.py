@@ -75,6 +75,7 @@ def _order(options: dict[str, Any]) -> int | None:
     order=_order,
     order_options={"lower_order_final": False},
     reference="Cui et al. 2023, arXiv 2309.06169, Algorithms 1 to 3",
+    cite="cui2023",
     variants=(
         {"phi": "ode"}, {"phi": "ode", "order": 1}, {"phi": "ode", "order": 2}, {"phi": "ode", "released": True},
         {"phi": "sde"}, {"order": 1}, {"order": 2}, {"released": True},

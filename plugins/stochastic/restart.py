@@ -41,6 +41,7 @@ def _down(grid: Grid, high: float, t: Level, steps: int) -> Grid:
     "restart",
     restarts=False,
     reference="Xu et al. 2023, arXiv 2306.14878, Algorithm 1",
+    cite="xu2023",
     variants=({"solver": "dpmpp-2m"}, {"intervals": ((0.06, 0.3, 2, 2), (0.5, 2.0, 1, 8)), "s_noise": 1.003}),
 )
 def restart(

@@ -42,6 +42,7 @@ def _order(options: dict[str, Any]) -> int | None:
     order=_order,
     order_options={"lower_order_final": False},
     reference="Xue et al. 2023, arXiv 2309.05019, eq. 14 and 17",
+    cite="xue2023",
     variants=(
         {"tau": 0.0}, {"tau": 0.0, "predictor": 2, "corrector": 0}, {"tau": 0.0, "predictor": 3, "corrector": 0},
         {"tau": 0.0, "predictor": 1, "corrector": 2},

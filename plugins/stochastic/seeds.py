@@ -41,6 +41,7 @@ def _check(eta: float) -> None:
     "seeds-2",
     order=lambda options: 2 if options["eta"] == 0 else None,
     reference=f"{GONZALEZ}, Algorithm 2",
+    cite="gonzalez2023",
     variants=({"eta": 0.0}, {"eta": 0.5, "s_noise": 1.003}),
 )
 def seeds_2(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Any:
@@ -81,6 +82,7 @@ def seeds_2(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_nois
     "seeds-3",
     order=lambda options: 3 if options["eta"] == 0 else None,
     reference=f"{GONZALEZ}, Algorithm 3",
+    cite="gonzalez2023",
     variants=({"eta": 0.0}, {"eta": 0.5, "s_noise": 1.003}),
 )
 def seeds_3(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:

@@ -83,6 +83,7 @@ def _order(options: dict[str, Any]) -> int:
     order_options={"lower_order_final": False, "start": math.inf},
     multistep=True,
     reference=WANG_2024,
+    cite="wang2024gaussian",
     restarts=False,
     informed=True,
     prepare=prepare,

@@ -53,6 +53,7 @@ UNIT = {"stats": "isotropic:variance=0.8"}  # in any dimension: what the proofs 
 @sk.sampler(
     "teleport",
     reference=WANG_2024,
+    cite="wang2024gaussian",
     restarts=False,
     informed=True,
     prepare=prepare,

@@ -21,7 +21,7 @@ def reveal(model: Any, x: Tensor, log_c: Tensor, q: float | Tensor, k: int, nois
     return torch.where(revealed, noise.token(log_c, k, revealed), x)
 
 
-@sk.sampler("ancestral", order=1, exact="", reference=f"{RADD}, eq. 3.7; Sahoo et al. 2024 (MDLM)")
+@sk.sampler("ancestral", order=1, exact="", reference=f"{RADD}, eq. 3.7; Sahoo et al. 2024 (MDLM)", cite="ou2025 sahoo2024")
 def ancestral(model: Any, x: Tensor, grid: Grid, noise: Any) -> Tensor:
     """The reverse process with c frozen over a step: q = (m_s - m_t) / m_s.
 
@@ -40,7 +40,7 @@ def rate(model: Any, s: float, t: float) -> float:
     return float((began - ends) * process.slope(began) / s)
 
 
-@sk.sampler("euler", order=1, reference=f"{RADD}, eq. 3.5 (Euler tau-leaping)")
+@sk.sampler("euler", order=1, reference=f"{RADD}, eq. 3.5 (Euler tau-leaping)", cite="ou2025")
 def euler(model: Any, x: Tensor, grid: Grid, noise: Any) -> Tensor:
     """Euler's step in the process's own time: q = dt m'(t) / m(t), at most 1; all that is left at level 0.
 
@@ -52,7 +52,10 @@ def euler(model: Any, x: Tensor, grid: Grid, noise: Any) -> Tensor:
     return x
 
 
-@sk.sampler("tau", order=1, reference="Campbell et al. 2022, arXiv 2205.14987 (tau-leaping); Gat et al. 2024")
+@sk.sampler(
+    "tau", order=1,
+    reference="Campbell et al. 2022, arXiv 2205.14987 (tau-leaping); Gat et al. 2024", cite="campbell2022 gat2024",
+)
 def tau(model: Any, x: Tensor, grid: Grid, noise: Any) -> Tensor:
     """The rate of the step's beginning kept for the whole step: q = 1 - exp(-dt m'(t) / m(t)); all that is left at level 0.
 

@@ -34,6 +34,7 @@ def _looks(options: dict[str, Any]) -> bool:
     exact=lambda options: "" if _looks(options) else "one-token",
     biased=lambda options: _looks(options),
     reference="Arriola et al. 2025 (block diffusion); Nie et al. 2025 (LLaDA, semi-autoregressive)",
+    cite="arriola2025 nie2025",
     variants=({"block": 2}, {"block": 2, "sequence": "sample-then-choose"}),
 )
 def blocks(

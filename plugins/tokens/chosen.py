@@ -53,6 +53,7 @@ def due(model: Any, x: Tensor, t: float) -> Tensor:
     "choose-then-sample",
     exact="one-token",
     reference="Chang et al. 2022 (MaskGIT); Ye et al. 2025 (Dream), orders",
+    cite="chang2022 ye2025",
     variants=({"by": "margin"}, {"by": "entropy"}, {"by": "random"}),
 )
 def choose_then_sample(model: Any, x: Tensor, grid: Grid, noise: Any, by: By = "max") -> Tensor:
@@ -74,6 +75,7 @@ def choose_then_sample(model: Any, x: Tensor, grid: Grid, noise: Any, by: By = "
     biased=lambda options: options["by"] == "drawn",
     exact=lambda options: "" if options["by"] == "drawn" else "one-token",
     reference="Nie et al. 2025 (LLaDA), low-confidence remasking; Ye et al. 2025 (Dream)",
+    cite="nie2025 ye2025",
     variants=({"by": "random"}, {"by": "margin"}, {"by": "entropy"}, {"released": True}),
 )
 def sample_then_choose(model: Any, x: Tensor, grid: Grid, noise: Any, by: Kept = "drawn", released: bool = False) -> Tensor:

@@ -15,6 +15,7 @@ from solverkit.tokens import top
 @sk.sampler(
     "first-hitting", exact="always", evaluations=lambda n, options: n, own_pace=True,
     reference="Zheng et al. 2024, arXiv 2409.02908",
+    cite="zheng2025masked",
 )  # fmt: skip
 def first_hitting(model: Any, x: Tensor, grid: Grid, noise: Any) -> Tensor:
     """With l tokens masked at level m the next one is revealed at m u^(1/l), at a uniformly random position, from c.

@@ -18,6 +18,7 @@ from solverkit.tokens import masked_in, numbered, top
     biased=lambda options: options["score"] == "log-p",
     exact=lambda options: "one-token" if options["score"] == "random" and options["eta"] == 0 else "",
     reference="Peng et al. 2025, arXiv 2502.03540 (P2)",
+    cite="peng2025",
     variants=({"score": "random", "eta": 0.0}, {"eta": 0.0}, {"released": True}),
 )
 def p2(

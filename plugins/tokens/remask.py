@@ -21,6 +21,7 @@ LOOP = {"t_on": 0.55, "t_off": 0.05, "alpha_on": 0.9}
     "remdm",
     biased=lambda options: options["rule"] == "conf",
     reference=f"{REMDM}, section 4",
+    cite="wang2025remdm",
     remembers=lambda options: options["rule"] == "conf",
     variants=({"rule": "rescale"}, {"rule": "conf"}, {"rule": "loop"}),
 )
@@ -67,7 +68,7 @@ def _looped(s: float, t: float) -> tuple[float, float, bool]:
     return alpha(s), alpha(t), LOOP["t_off"] <= t and s <= LOOP["t_on"]
 
 
-@sk.sampler("dfm-corrector", order=1, reference="Gat et al. 2024, arXiv 2407.15595, section 3")
+@sk.sampler("dfm-corrector", order=1, reference="Gat et al. 2024, arXiv 2407.15595, section 3", cite="gat2024")
 def dfm_corrector(model: Any, x: Tensor, grid: Grid, noise: Any, strength: float = 10.0, power: float = 0.25) -> Tensor:
     """Forward rate a and backward rate b = a - 1 at once, a = 1 + strength (t (1 - t))^power, t = 1 - m the clean share.
 

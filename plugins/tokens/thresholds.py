@@ -28,6 +28,7 @@ def open_block(model: Any, x: Tensor, number: Tensor) -> Tensor:
     own_pace=True,
     exact=lambda options: "one-token" if options["confidence"] >= 1 else "",
     reference="Wu et al. 2025, arXiv 2505.22618 (Fast-dLLM)",
+    cite="wu2025",
     variants=({"confidence": 1.0}, {"block": 2}),
 )
 def threshold(model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float = 0.9, block: int = 0) -> Tensor:
@@ -58,6 +59,7 @@ def threshold(model: Any, x: Tensor, grid: Grid, noise: Any, confidence: float =
     own_pace=True,
     exact=lambda options: "one-token" if options["gamma"] == 0 else "",
     reference="Ben-Hamu et al. 2025, arXiv 2505.24857",
+    cite="benhamu2025",
     variants=({"gamma": 0.0}, {"gamma": 1.0}),
 )
 def entropy_bounded(model: Any, x: Tensor, grid: Grid, noise: Any, gamma: float = 0.1) -> Tensor:
@@ -89,6 +91,7 @@ def entropy_bounded(model: Any, x: Tensor, grid: Grid, noise: Any, gamma: float 
     own_pace=True,
     biased=True,
     reference="Bie et al. 2025 (LLaDA 2.0); diffusers' BlockRefinementScheduler",
+    cite="bie2025",
     variants=({"block": 2}, {"edit": 0.9}),
 )
 def block_refinement(

@@ -20,6 +20,7 @@ from .ancestral import reveal
 @sk.sampler(
     "theta-trapezoidal", order=1, evaluations=lambda n, options: 2 * n - 1, variants=({"theta": 0.3},),
     reference="Ren et al. 2025, arXiv 2502.00234",
+    cite="ren2025",
 )  # fmt: skip
 def theta_trapezoidal(model: Any, x: Tensor, grid: Grid, noise: Any, theta: float = 0.5) -> Tensor:
     """Two leaps a step of u = -log m, in which a masked token is revealed at the rates mu_v = c_v (1 in all).

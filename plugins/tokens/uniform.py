@@ -32,7 +32,10 @@ def posterior_step(model: Any, x: Tensor, log_c: Tensor, s: Level, t: Level, k: 
     return torch.where(to_clean, x_0, torch.where(anywhere, moved, x))
 
 
-@sk.sampler("posterior", process="uniform", order=1, reference=f"{D3PM}; diffusers' DiscreteDDIMScheduler")
+@sk.sampler(
+    "posterior", process="uniform", order=1,
+    reference=f"{D3PM}; diffusers' DiscreteDDIMScheduler", cite="austin2021",
+)
 def posterior(model: Any, x: Tensor, grid: Grid, noise: Any) -> Tensor:
     """The reverse process with c frozen over a step, each token on its own: q(x_t | x_s, x_0) with x_0 drawn from c."""
     for k, s, t in numbered(grid):
@@ -86,6 +89,7 @@ def sweep(
     biased=lambda options: options["selection"] in ("current", "margin"),
     evaluations=lambda n, options: n + options["sweeps"] * (n - 1),
     reference=f"{D3PM}; diffusers' DiscreteDDIMScheduler",
+    cite="austin2021",
     variants=({"selection": "margin"}, {"selection": "max"}, {"selection": "current"}, {"sweeps": 2, "count": 2}),
 )
 def gibbs(

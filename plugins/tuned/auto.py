@@ -27,6 +27,7 @@ def prepare(denoiser: Any, options: dict[str, Any], shape: tuple[int, ...] | Non
 @sk.sampler(
     "auto",
     reference="sk.tune: the plan that is known for the network, else the winner of a trial",
+    cite="solverkit",
     variants=({"choice": FIRST_ORDER},),
     prepare=prepare,
     from_the_top=True,

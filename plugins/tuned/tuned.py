@@ -37,6 +37,7 @@ def prepare(denoiser: Any, options: dict[str, Any]) -> dict[str, Any]:
 @sk.sampler(
     "tuned",
     reference="sk.tune; Shaul et al. 2024, arXiv 2403.01329 (the family of plans)",
+    cite="shaul2024",
     variants=({"plan": FIRST_ORDER},),
     prepare=prepare,
     from_the_top=True,

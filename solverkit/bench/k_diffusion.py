@@ -1,62 +1,47 @@
 """Samplers of k-diffusion, where it is installed, on our denoisers: same network, same noise, same budget, counted.
 
-Its functions take (model, x, sigmas) with x = x_0 + sigma eps: our state in the sigma frame. Levels are those of any grid
-of ours; the number of steps is the largest whose calls of the model fit, found by running the function on nothing.
+Levels are those of any grid of ours; the number of steps is the largest whose calls of the model fit, found by running the
+function on nothing.
 """
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
+from ..errors import BenchError, BudgetError
+from ..foreign.k_diffusion import adapt_k_diffusion
+from ..foreign.released import k_diffusion_function, takes
+from ..grid.grid import Grid
 from ..grid.named import make_grid
-from ..model.counting import counting, record
-from ..model.denoiser import require_finite
 from ..process.level import FLOW_FRAME
 from ..process.schedule import Schedule
 from ..process.variance_preserving import DiscreteVP
-from ..run.noise import PRIOR, SampleNoise
+from ..registry.registry import resolve
+from ..run.result import Result
+from ..run.sampling import sample
 from .named import K_DIFFUSION
-
-OURS = ("model", "x", "sigmas", "extra_args", "callback", "disable", "noise_sampler")
-
-
-def functions() -> tuple[ModuleType, dict[str, Any]]:
-    """k_diffusion.sampling, and its samplers that take sigmas.
-
-    Raises:
-        OptionError: it is not installed, or cannot be imported.
-    """
-    try:
-        import k_diffusion.sampling as sampling
-    except ImportError as error:
-        raise OptionError(f"samplers of k-diffusion need it to be installed: pip install k-diffusion ({error}).") from None
-    found = {name: fn for name, fn in vars(sampling).items() if name.startswith("sample_") and callable(fn)}
-    return sampling, {name: fn for name, fn in found.items() if "sigmas" in inspect.signature(fn).parameters}
 
 
 def k_function(name: str) -> Any:
-    """The function behind "k-diffusion:sample_euler"; UnknownNameError where there is none."""
-    known = functions()[1]
-    wanted = name.removeprefix(K_DIFFUSION)
-    if wanted not in known:
-        raise UnknownNameError("sampler of k-diffusion that takes sigmas", wanted, known)
-    return known[wanted]
+    """The function behind "k-diffusion:sample_euler".
+
+    Raises:
+        UnknownNameError, OptionError: there is none, or the package is not installed.
+        BenchError: it lays out its own levels.
+    """
+    function = k_diffusion_function(name.removeprefix(K_DIFFUSION))
+    if not takes(function, "sigmas"):
+        raise BenchError(f"{name} lays out its own levels; a bench compares samplers of k-diffusion that take sigmas.")
+    return function
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raises UnknownNameError or OptionError where the sampler, or an option of it, does not exist."""
-    known = [p for p in inspect.signature(k_function(name)).parameters if p not in OURS]
-    for key in options:
-        if key not in known:
-            there = ", ".join(known) or "none"
-            raise OptionError(f"{name} has no option {key!r}.{nearest(key, known)} Its options: {there}.")
+    resolve(adapt_k_diffusion(k_function(name), name)).check(options)
 
 
 def default_grid(schedule: Schedule) -> str:
@@ -66,49 +51,27 @@ def default_grid(schedule: Schedule) -> str:
 
 def run(
     denoiser: Any, name: str, nfe: int, seeds: list[int], grid: str, options: Mapping[str, Any]
-) -> tuple[torch.Tensor, float, float, float, float, int, int, bool]:
-    """Sample; (x, rows, seconds, seconds in the model, seconds of planning, passes, rows asked, deterministic).
+) -> tuple[Result, float, bool]:
+    """Sample; the result, seconds of planning, and whether the run is deterministic.
 
     Raises:
         BenchError: a flow model, which k-diffusion does not know.
         BudgetError: one step needs more evaluations than `nfe`.
     """
     began = time.perf_counter()
-    function, schedule = k_function(name), denoiser.schedule
-    check_options(name, options)
-    if schedule.frame == FLOW_FRAME:
+    function = k_function(name)
+    card = resolve(adapt_k_diffusion(function, name))
+    if denoiser.schedule.frame == FLOW_FRAME:
         raise BenchError(f"{name} knows no flow models.")
-    levels = _fitted(function, name, schedule, nfe, grid, options)
-    sigmas = torch.tensor([float(level) for level in levels])
+    levels = _fitted(function, name, denoiser.schedule, nfe, grid, options)
     planned = time.perf_counter() - began
-    by_sigma = {float(sigma): level for sigma, level in zip(sigmas, levels)}
-    noise = SampleNoise(seeds, denoiser.shape, torch.float32, getattr(denoiser, "device", "cpu"))
-    spent, asked = [0.0], [0]
-
-    with torch.no_grad(), counting() as count, torch.random.fork_rng():
-        torch.manual_seed(seeds[0] % 2**63)
-
-        def model(x: torch.Tensor, sigma: torch.Tensor, **extra: Any) -> torch.Tensor:
-            at, rows = float(sigma.flatten()[0]), count.rows
-            level = by_sigma.get(at) or schedule.at(at, snap=False)
-            start = time.perf_counter()
-            denoised = denoiser(x, level)
-            spent[0] += time.perf_counter() - start
-            asked[0] += len(x)
-            if count.rows == rows and not getattr(denoiser, "may_skip", False):
-                record(len(x))
-            require_finite(denoised, asked[0] // len(x) - 1, level)
-            return denoised
-
-        x = noise(PRIOR) * (schedule.prior_std(levels[0]) / levels[0].scale)
-        x = function(model, x, sigmas.to(x), disable=True, **options) * levels[-1].scale
-    deterministic = _draws_nothing(function, sigmas, options)
-    return x, count.rows, time.perf_counter() - began, spent[0], planned, count.passes, asked[0], deterministic
+    made = sample(denoiser, card, grid=levels, num_samples=len(seeds), seed=seeds, batch_size=len(seeds), **options)
+    return made, planned, _draws_nothing(function, levels, options)
 
 
-def _draws_nothing(function: Any, sigmas: torch.Tensor, options: Mapping[str, Any]) -> bool:
+def _draws_nothing(function: Any, levels: Grid, options: Mapping[str, Any]) -> bool:
     """Whether two runs from one state agree under different seeds: some draw noise that they multiply by 0."""
-    ends = []
+    ends, sigmas = [], torch.tensor([float(level) for level in levels])
     for seed in (1, 2):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -117,7 +80,7 @@ def _draws_nothing(function: Any, sigmas: torch.Tensor, options: Mapping[str, An
     return bool(torch.equal(*ends))
 
 
-def _fitted(function: Any, name: str, schedule: Schedule, nfe: int, grid: str, options: Mapping[str, Any]) -> Any:
+def _fitted(function: Any, name: str, schedule: Schedule, nfe: int, grid: str, options: Mapping[str, Any]) -> Grid:
     """The levels of the largest number of steps whose calls of the model fit."""
     for n in range(nfe, 0, -1):
         levels = make_grid(grid, schedule, n)

@@ -26,6 +26,8 @@ import numpy as np
 import torch
 
 from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
+from ..foreign.k_diffusion import adapt_k_diffusion
+from ..foreign.released import k_diffusion_version
 from ..grid.named import make_grid, parse_grid
 from ..model.counting import counting, record
 from ..model.denoiser import require_finite
@@ -77,7 +79,10 @@ def peer_digest(name: str) -> str:
     """What tells this version of a peer apart: the version of its library, its source, and how it is driven here."""
     from .key import module_digest
 
-    cls = k_diffusion.k_function(name) if name.startswith(K_DIFFUSION) else peer_class(name)
+    if name.startswith(K_DIFFUSION):
+        function = k_diffusion.k_function(name)
+        return f"{k_diffusion_version()} {module_digest(function.__module__)} {module_digest(adapt_k_diffusion.__module__)}"
+    cls = peer_class(name)
     return f"{version(cls.__module__.partition('.')[0])} {module_digest(cls.__module__)} {module_digest(__name__)}"
 
 
@@ -245,10 +250,9 @@ def run_peer(
     grid = grid or default_peer_grid(name, schedule)
     seeds = sample_seeds(seed, num_samples if num_samples is not None else len(seed))  # type: ignore[arg-type]
     if name.startswith(K_DIFFUSION):
-        x, rows, seconds, inside, planned, passes, asked, deterministic = k_diffusion.run(
-            denoiser, name, nfe, seeds, grid, options or {}
-        )
-        return PeerResult(x, rows / len(x), seconds, inside, deterministic, planned, passes, asked)
+        made, planned, deterministic = k_diffusion.run(denoiser, name, nfe, seeds, grid, options or {})
+        seconds, asked = planned + made.seconds, round(made.asked * len(seeds))
+        return PeerResult(made.x, made.nfe, seconds, made.seconds_model, deterministic, planned, made.passes, asked)
     scheduler = build_peer(name, schedule, grid, options or {})
     set_budget(scheduler, nfe, schedule, grid)
     planned = time.perf_counter() - began

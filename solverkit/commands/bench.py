@@ -15,6 +15,7 @@ from . import parameters
 from .console import print_json, read_value, remark, settings, split_settings
 from .destination import require_folder, require_readable, require_writable
 from .graph_bench import bench_graphs
+from .inverse_bench import bench_inverse
 from .report import DATABASE, FIGURE, LINES, show_rows
 from .run_progress import progress_of_run
 from .token_bench import show_front, token_plan
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..bench.suite import Suite
 
 OUT = Path("solverkit-bench")
-SUITE = typer.Option("quick", "--suite", help="quick, full, tokens, graphs, a plugin's, or a TOML file.")
+SUITE = typer.Option("quick", "--suite", help="quick, full, tokens, graphs, inverse, a plugin's, or a TOML file.")
 MODELS = typer.Option([], "--model", "-m", help="Instead of the suite's; a,b or repeated; or path.py:function.")
 SAMPLERS = typer.Option(
     [], "--sampler", "-s",
@@ -89,6 +90,14 @@ def bench(
             _split(samplers), grids, _budgets(budgets), num_samples, seed, (device, batch, threads),
             {"--model": models, "--set": pairs, "--label": label is not None, "--dtype": dtype, "--csv": csv,
              "--parquet": parquet, "--engine": engine != "local"},
+            out / LINES, out / FIGURE, as_json,
+        )  # fmt: skip
+    if suite == "inverse":
+        return bench_inverse(
+            _split(models), _split(samplers), num_samples, seed, (device, batch, threads),
+            {"--grid": grids, "--nfe": budgets, "--set": pairs, "--label": label is not None, "--dtype": dtype,
+             "--csv": csv, "--parquet": parquet, "--engine": engine != "local", "--metric": metrics, "--data": data,
+             "--cache": caches},
             out / LINES, out / FIGURE, as_json,
         )  # fmt: skip
     if Path(suite).suffix == ".toml":

@@ -6,7 +6,6 @@ from typing import Any
 
 import typer
 
-from ..errors import PluginError
 from .console import print_json, print_table
 from .parameters import JSON
 
@@ -21,9 +20,15 @@ def add_to(app: typer.Typer) -> None:
     app.command("plugins")(plugins)
 
 
-def samplers(as_json: bool = JSON) -> None:
+ALIASES = typer.Option(False, "--aliases", help="Names from elsewhere instead: what they mean here, or what to write.")
+
+
+def samplers(as_json: bool = JSON, aliases: bool = ALIASES) -> None:
     """List the samplers: order, options, source, plugin."""
     from ..registry.catalogue import samplers
+
+    if aliases:
+        return _aliases("samplers", as_json)
 
     cards = samplers().values()
     if as_json:
@@ -53,9 +58,12 @@ def decoders(as_json: bool = JSON) -> None:
     print_table("decoders", ("name", "noise", "order", "law", "options", "source", "plugin"), rows)
 
 
-def grids(as_json: bool = JSON) -> None:
+def grids(as_json: bool = JSON, aliases: bool = ALIASES) -> None:
     """List the grids: how the noise levels of a run are laid out."""
     from ..registry.catalogue import grids
+
+    if aliases:
+        return _aliases("grids", as_json)
 
     _list("grids", grids().values(), as_json)
 
@@ -83,47 +91,57 @@ def metrics(as_json: bool = JSON) -> None:
 
 
 def plugins(as_json: bool = JSON) -> None:
-    """List the plugins: what each one registers, which names clash, and those that failed to import."""
+    """List the plugins: where each is from, its version, what it registers, and what is wrong with it."""
     import os
+    import warnings
 
-    from ..registry.registry import ENVIRONMENT, load_plugins
+    from ..errors import PluginWarning
+    from ..registry.registry import ENVIRONMENT, build_registry, installed, load_plugins
 
-    modules, failed = load_plugins(os.environ.get(ENVIRONMENT))
-    records = [_plugin(name, module) for name, module in modules.items()]
-    for record in records:
-        if clashes := _clashes(record, records):
-            record["status"] = f"clash: {'; '.join(clashes)}. Restrict what is loaded with {ENVIRONMENT}=name,name."
-    records += [{"name": name, "module": "", "status": f"failed: {reason}"} for name, reason in failed]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # it stands in the table
+        modules, failed = load_plugins(os.environ.get(ENVIRONMENT))
+        registry = build_registry(modules)
+        entries = {entry.name: entry for entry in reversed(installed())}
+    records: list[dict[str, Any]] = []
+    for name in dict.fromkeys([*modules, *(name for name, _ in failed)]):
+        own = {kind: [c.name for c in cards.values() if c.plugin == name] for kind, cards in registry.cards.items()}
+        offers = {kind: names for kind, names in own.items() if names}
+        wrong = [what for plugin, what in (*failed, *registry.failed) if plugin == name]
+        status = "; ".join(f"failed: {what}" for what in wrong) or "ok"
+        records.append({"name": name, **_from(modules.get(name), entries.get(name)), **offers, "status": status})
     if as_json:
         return print_json(records)
     rows = []
     for record in records:
-        offers = [f"{len(v)} {kind}" for kind, v in record.items() if isinstance(v, list)]
-        rows.append((record["name"], record["module"], ", ".join(offers), record["status"]))
-    print_table("plugins", ("name", "module", "registers", "status"), rows)
+        counts = [f"{len(v)} {kind}" for kind, v in record.items() if isinstance(v, list)]
+        package = " ".join(filter(None, (record["distribution"], record["version"])))
+        rows.append((record["name"], package, record["path"] or record["module"], ", ".join(counts), record["status"]))
+    print_table("plugins", ("name", "package", "path", "registers", "status"), rows)
 
 
-def _plugin(name: str, module: Any) -> dict[str, Any]:
-    """One plugin as if it were the only one, so that a fault or a clash of names costs the table nothing."""
-    from ..registry.registry import build_registry
+def _from(module: Any, entry: Any) -> dict[str, str]:
+    """The module of a plugin, its file, and the distribution that brought it, with its version."""
+    from .. import __version__
 
-    record: dict[str, Any] = {"name": name, "module": getattr(module, "__name__", repr(module)), "status": "ok"}
-    try:
-        alone = build_registry({name: module})
-    except PluginError as error:
-        return {**record, "status": f"failed: {error}"}
-    record |= {kind: list(cards) for kind, cards in alone.cards.items() if cards}
-    return record if not alone.failed else {**record, "status": f"failed: {alone.failed[0][1]}"}
+    package = getattr(entry, "dist", None)
+    distribution, version = (package.name, package.version) if package is not None else ("", "")
+    if entry is None:  # what the core registers
+        distribution, version = "solverkit", __version__
+    name = entry.value if module is None else getattr(module, "__name__", repr(module))
+    return {
+        "module": name, "path": getattr(module, "__file__", None) or "", "distribution": distribution, "version": version,
+    }  # fmt: skip
 
 
-def _clashes(record: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
-    found = []
-    for other in records:
-        for kind, names in record.items():
-            if other is not record and isinstance(names, list):
-                shared = [name for name in names if name in other.get(kind, ())]
-                found += [f"the {kind[:-1]} {name!r} is {other['name']}'s too" for name in shared]
-    return found
+def _aliases(kind: str, as_json: bool) -> None:
+    from ..registry.aliases import OF_KIND
+
+    known = OF_KIND[kind]
+    if as_json:
+        return print_json([{"name": name, **alias._asdict()} for name, alias in known.items()])
+    rows = [(name, alias.of, alias.means or "-", alias.instead) for name, alias in known.items()]
+    print_table(f"{kind} by the names of others", ("name", "of", "means here", "what to write"), rows)
 
 
 def _list(title: str, cards: Any, as_json: bool) -> None:

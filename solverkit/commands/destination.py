@@ -11,12 +11,13 @@ from pathlib import Path
 from ..errors import OptionError
 
 
-def require_writable(path: Path, kinds: Sequence[str] = ()) -> None:
+def require_writable(path: Path, kinds: Sequence[str] = (), option: str = "--out") -> None:
     """Nothing is made: folders that are missing are made with the file, by `with_folder`.
 
     Args:
         path: Of a file that will be written (and replaced, if it is there).
         kinds: Suffixes that it may have; none: any.
+        option: That names it.
 
     Raises:
         OptionError: another suffix, a folder or a pipe in the place of the file, or no right to write.
@@ -28,7 +29,7 @@ def require_writable(path: Path, kinds: Sequence[str] = ()) -> None:
                 raise OptionError(f"cannot write to {path}: it is {'a folder' if stat.S_ISDIR(mode) else 'no file'}.")
         if kinds and path.suffix.lower() not in kinds:
             given = repr(path.suffix) if path.suffix else "nothing"
-            raise OptionError(f"--out {str(path)!r} ends with {given}, expected one of {', '.join(kinds)}.")
+            raise OptionError(f"{option} {str(path)!r} ends with {given}, expected one of {', '.join(kinds)}.")
         if there:
             path.open("ab").close()
         else:

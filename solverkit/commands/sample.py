@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from ..registry.registry import SamplerCard
 
 NFE = 20
-PICTURES, TENSORS = (".png", ".jpg", ".jpeg", ".webp"), ".safetensors"
+PICTURES, ANIMATIONS, TENSORS = (".png", ".jpg", ".jpeg", ".webp"), (".gif", ".png"), ".safetensors"
 PICTURE = Path("samples.png")
 OUT = typer.Option(
     PICTURE, "--out", "-o",
     help="A picture (.png, .jpg, .webp) with FILE.safetensors beside it, or that alone; with --engine a folder [samples].",
 )  # fmt: skip
 ENGINE = typer.Option(None, "--engine", help="local or ray: blocks of samples into the folder --out, resumable.")
+ANIMATE = typer.Option(None, "--animate", help="The way of 16 samples from noise to data, too: .gif, or .png (a strip).")
 FORMAT = typer.Option("safetensors", "--format", help="Of the files in that folder: safetensors or png.")
 
 
@@ -48,16 +49,19 @@ def sample(
     threads: int | None = parameters.THREADS,
     engine: str | None = ENGINE,
     kind: str = FORMAT,
+    animate: Path | None = ANIMATE,
     as_json: bool = parameters.JSON,
 ) -> None:
     """Sample a model and write what came out."""
     if is_token_model(model):
         return sample_text(
             model, sampler, nfe, num_samples, seed, grid, pairs, (prompt, length), out, (device, dtype, batch, threads),
-            as_json, {"--guidance": guidance, "--label": label, "--engine": engine},
+            as_json, {"--guidance": guidance, "--label": label, "--engine": engine, "--animate": animate},
         )  # fmt: skip
     if prompt is not None or length is not None:
         raise OptionError("--prompt and --length are for token models, such as shakespeare; leave them out.")
+    if engine is not None and animate is not None:
+        raise OptionError("--animate is for one run in this process; leave out --engine.")
     if engine is not None:
         folder = out if out != PICTURE else PICTURE.with_suffix("")
         return sample_shards(
@@ -65,6 +69,8 @@ def sample(
             dtype, batch, threads, engine, kind, as_json,
         )  # fmt: skip
     tensors, picture = _files(out)
+    if animate is not None:
+        require_writable(animate, ANIMATIONS, "--animate")
     if nfe is not None and nfe < 1:
         raise OptionError(f"--nfe must be a positive integer, got {nfe}.")
     if guidance is not None and label is None:
@@ -73,17 +79,21 @@ def sample(
     from safetensors.torch import save_file
 
     from ..registry.registry import resolve
+    from ..run.animation import write_animation
+    from ..run.picture import write_picture
     from ..run.sampling import sample as run
-    from .picture import write_picture
 
     card = resolve(sampler)
     options = read_options(card, pairs)
     if nfe is not None and not card.takes_budget:
         raise OptionError(f"{card.name!r} decides itself how often to ask the network: leave out --nfe; see its options.")
     denoiser = open_network(model, label, device, dtype, guidance)
+    if animate is not None and hasattr(denoiser, "components"):
+        raise OptionError(f"{model!r} is a system of {', '.join(denoiser.components)}: no picture of it to --animate.")
     result = run(
         denoiser, card, nfe=NFE if nfe is None and card.takes_budget else nfe, num_samples=num_samples, seed=seed,
-        grid=grid, device=device, dtype=state_dtype(dtype), batch_size=batch, progress=_watched(as_json), **options,
+        grid=grid, device=device, dtype=state_dtype(dtype), batch_size=batch, progress=_watched(as_json),
+        return_trajectory=animate is not None, **options,
     )  # fmt: skip
     caption = _caption(model, card, options, grid, result.nfe, seed, label, guidance)
     written = [with_folder(tensors)]
@@ -96,6 +106,9 @@ def sample(
             written.insert(0, picture)
         elif picture is not None:
             remark(f"no picture of samples of shape {tuple(result.x.shape[1:])}")
+        if animate is not None and result.trajectory is not None:
+            write_animation(result.trajectory, result.levels, with_folder(animate))
+            written.append(animate)
     except (OSError, RuntimeError) as error:  # safetensors has errors of its own, such as a disk that is full
         raise LoadError(f"cannot write {tensors}: {getattr(error, 'strerror', None) or error}.") from None
     if as_json:

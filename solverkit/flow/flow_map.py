@@ -184,7 +184,7 @@ def decode(
         denoise: End with the denoised prediction at the smallest level; `decode(encode(x))` is then no longer x.
 
     Raises:
-        As `encode`.
+        OptionError, BudgetError: as `encode`.
     """
     bottom, top = ends(denoiser)
     out = _mapped(denoiser, x, top, bottom, steps, rtol, atol, max_steps)

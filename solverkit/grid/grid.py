@@ -7,10 +7,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 from ..errors import GridError
 from ..process.level import Level, from_log_snr, to_ratio
 from ..process.schedule import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAME = 1e-9  # relative: levels nearer than this are one; a step between them would divide by a difference of rounding
 
@@ -113,6 +117,24 @@ class Grid:
         ascending = sorted(float(level) for level in self.levels)
         i = bisect_left(ascending, s)
         return tuple(ascending[max(i - 1, 0) : i + 1])
+
+    def plot(self, all_named: bool = False) -> Figure:
+        """A matplotlib figure: the levels as ticks over half log-SNR.
+
+        Args:
+            all_named: Beside this grid every registered one that can be laid out on its schedule with as many steps.
+        """
+        from .named import lay_all
+        from .picture import grids_figure
+
+        return grids_figure({"this grid": self, **(lay_all(self.schedule, len(self) - 1) if all_named else {})})
+
+    def _repr_html_(self) -> str:
+        from ..notebook import html_table
+
+        rows = [(str(i), f"{s:.5g}", f"{s.ratio:.5g}", f"{s.lam:.4g}", f"{s.time:.5g}") for i, s in enumerate(self.levels)]
+        head = ("#", "s", "ratio", "log-SNR / 2", "told")
+        return html_table(f"grid: {len(self) - 1} steps on {self.schedule}", head, rows)
 
     @property
     def run_steps(self) -> int:

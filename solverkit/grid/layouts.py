@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from ..process.level import FLOW_FRAME, from_ratio, to_ratio
 from ..process.schedule import Schedule
 from ..registry.hookspecs import hookimpl
 from .beta import beta_quantile
+
+Last = Literal["zero", "min"]
 
 
 def _range(schedule: Schedule, ratio_max: float | None, ratio_min: float | None) -> tuple[float, float]:
@@ -44,7 +47,7 @@ def karras(
     rho: float = 7.0,
     ratio_max: float | None = None,
     ratio_min: float | None = None,
-    last: str = "zero",
+    last: Last = "zero",
 ) -> list[float]:
     """sigma^(1/rho) uniform (Karras et al. 2022, eq. 5); in the flow frame the same rule on s."""
     if rho <= 0:
@@ -65,7 +68,7 @@ def beta(
     beta: float = 0.6,
     ratio_max: float | None = None,
     ratio_min: float | None = None,
-    last: str = "zero",
+    last: Last = "zero",
 ) -> list[float]:
     """sigma at even quantiles of a Beta(alpha, beta) distribution between its ends; in the flow frame the same rule on s.
 
@@ -88,7 +91,7 @@ def log_snr(
     ratio_max: float | None = None,
     ratio_min: float | None = None,
     finite_max: float = 80.0,
-    last: str = "zero",
+    last: Last = "zero",
 ) -> list[float]:
     """log-SNR uniform (Lu et al. 2022, section 3.3).
 
@@ -120,14 +123,14 @@ def _in_time(schedule: Schedule, u: np.ndarray, high: float, low: float, power: 
 
 
 def time_uniform(
-    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: str = "zero"
+    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: Last = "zero"
 ) -> list[float]:
     """Uniform in the network's own time, down to the smallest trained level (Lu et al. 2022, appendix D)."""
     return _in_time(schedule, _nodes(n, last), *_range(schedule, ratio_max, ratio_min), 1.0, last)
 
 
 def time_quadratic(
-    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: str = "zero"
+    schedule: Schedule, n: int, ratio_max: float | None = None, ratio_min: float | None = None, last: Last = "zero"
 ) -> list[float]:
     """Uniform in the square root of time (Song et al. 2021, DDIM, appendix D.2)."""
     return _in_time(schedule, _nodes(n, last), *_range(schedule, ratio_max, ratio_min), 2.0, last)
@@ -173,7 +176,47 @@ def linspace(schedule: Schedule, n: int) -> list[float]:
     return [*(schedule.ratio(t) for t in np.linspace(total - 1, 0, n)), 0.0]
 
 
-def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "zero") -> list[float]:
+def sgm_uniform(schedule: Schedule, n: int) -> list[float]:
+    """Even steps in the network's own time from its start to the smallest trained level, which is left out, then 0.
+
+    Source: generative-models (Stability AI), the discretisation of SDXL; ComfyUI's sgm_uniform.
+    """
+    low = schedule.time(schedule.ratio_min)
+    top = schedule.time(schedule.ratio_max)
+    inner = [schedule.ratio(top + (low - top) * i / n) for i in range(1, n)]
+    return [schedule.ratio_max, *inner, 0.0]
+
+
+def simple(schedule: Schedule, n: int) -> list[float]:
+    """Trained timesteps N - 1 - floor(i N / n): ComfyUI's simple."""
+    total = _trained(schedule)
+    if total is None:
+        raise GridError("the simple grid is made of trained timesteps; this schedule has none. Use time-uniform.")
+    if n >= total:
+        return linspace(schedule, n)
+    return [*(schedule.ratio(total - 1 - int(i * total / n)) for i in range(n)), 0.0]
+
+
+def kl_optimal(
+    schedule: Schedule,
+    n: int,
+    ratio_max: float | None = None,
+    ratio_min: float | None = None,
+    finite_max: float = 80.0,
+    last: str = "zero",
+) -> list[float]:
+    """arctan(sigma) uniform, of least KL divergence on unit Gaussian data (Sabour et al. 2024, theorem 3.1).
+
+    Where the start is at alpha = 0 the levels go from `finite_max` down and the first of them moves to the start.
+    """
+    high, low = _range(schedule, ratio_max, ratio_min)
+    top = min(high, finite_max) if math.isinf(high) else high
+    ratios = np.tan(math.atan(top) + _nodes(n, last) * (math.atan(low) - math.atan(top))).tolist()
+    ratios[0] = high
+    return _ended(ratios, last)
+
+
+def flow(schedule: Schedule, n: int, shift: float | None = None, last: Last = "zero") -> list[float]:
     """t = sigma / (alpha + sigma) evenly spaced, then shifted: t -> shift t / (1 + (shift - 1) t).
 
     Esser et al. 2024, eq. 23. The default shift is the schedule's own, or 1.
@@ -195,12 +238,16 @@ def flow(schedule: Schedule, n: int, shift: float | None = None, last: str = "ze
 
 @hookimpl
 def register_grids(register: Callable[..., None]) -> None:
-    register("karras", karras, reference="Karras et al. 2022, eq. 5")
-    register("beta", beta, reference="Lee et al. 2024, arXiv 2407.12173")
-    register("log-snr", log_snr, reference="Lu et al. 2022, section 3.3")
-    register("time-uniform", time_uniform, reference="Lu et al. 2022, appendix D")
-    register("time-quadratic", time_quadratic, reference="Song et al. 2021 (DDIM), appendix D.2")
+    ends: dict[str, Any] = {"to_zero": lambda options: options["last"] == "zero", "variants": ({"last": "min"},)}
+    register("karras", karras, reference="Karras et al. 2022, eq. 5", **ends)
+    register("beta", beta, reference="Lee et al. 2024, arXiv 2407.12173", **ends)
+    register("log-snr", log_snr, reference="Lu et al. 2022, section 3.3", **ends)
+    register("time-uniform", time_uniform, reference="Lu et al. 2022, appendix D", **ends)
+    register("time-quadratic", time_quadratic, reference="Song et al. 2021 (DDIM), appendix D.2", **ends)
     register("trailing", trailing, reference="Lin et al. 2024, Table 2")
-    register("leading", leading, reference="Song et al. 2021 (DDIM), released code")
+    register("leading", leading, reference="Song et al. 2021 (DDIM), released code", from_the_top=False)
     register("linspace", linspace, reference="Nichol and Dhariwal 2021, released code")
-    register("flow", flow, reference="Esser et al. 2024, eq. 23")
+    register("sgm-uniform", sgm_uniform, reference="Stability AI, generative-models; ComfyUI, sgm_uniform")
+    register("simple", simple, reference="ComfyUI, simple")
+    register("kl-optimal", kl_optimal, reference="Sabour et al. 2024, arXiv 2404.14507, theorem 3.1", **ends)
+    register("flow", flow, reference="Esser et al. 2024, eq. 23", **ends)

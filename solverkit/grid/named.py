@@ -7,9 +7,9 @@ import sys
 import warnings
 from typing import Any
 
-from ..errors import GridError
+from ..errors import GridError, SolverKitError
 from ..process.schedule import Schedule
-from ..registry.registry import Card, registry
+from ..registry.registry import Card, known_here, registry
 from ..registry.spelled import parse_options
 from .grid import Grid
 
@@ -25,7 +25,7 @@ def parse_grid(text: str) -> tuple[Card, dict[str, Any]]:
     Raises:
         UnknownNameError, OptionError: no such grid or option, or an option that is no number.
     """
-    name, options = parse_options(text)
+    name, options = parse_options(known_here("grids", text))
     card = registry().get("grids", name)
     return card, card.check(options)
 
@@ -54,6 +54,17 @@ def lay(name: str, schedule: Schedule, n: int, **options: Any) -> Grid:
     if not is_count(n):
         raise GridError(f"a grid needs a whole number of steps, at least one, got {n!r}.")
     return Grid.from_ratios(schedule, card.fn(schedule, min(n, most_steps(schedule)), **card.check({**written, **options})))
+
+
+def lay_all(schedule: Schedule, n: int) -> dict[str, Grid]:
+    """Every registered grid of n steps that this schedule allows without options that have no default."""
+    made = {}
+    for name in registry().cards["grids"]:
+        try:
+            made[name] = lay(name, schedule, n)
+        except SolverKitError:  # made for another network, another number of steps, or from a file
+            continue
+    return made
 
 
 def most_steps(schedule: Schedule) -> int:

@@ -47,7 +47,7 @@ CLASS_KEPT = {
     "__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__annotate__", "__annotate_func__",
     "__annotations_cache__", "__qualname__", "__firstlineno__", "__static_attributes__", "_abc_impl", "__abstractmethods__",
     "__parameters__", "__orig_bases__", "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__slots__",
-    "__classcell__", "__protocol_attrs__", "_is_protocol",
+    "__classcell__", "__protocol_attrs__", "_is_protocol", "__slotnames__",
 }  # fmt: skip
 # Of these the network's answer does not depend on the content.
 INERT = (

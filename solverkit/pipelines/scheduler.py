@@ -46,9 +46,10 @@ class SolverKitScheduler(Reading, Configured):
             coordinates the latents are. None is the one of the sampler, or DDIM's.
         layout_class: The class whose noise levels are taken where `grid` is None. None is the one of the sampler; where
             there is none, or it cannot run this network, `native_class`.
-        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, prediction_type, timestep_spacing,
-            steps_offset, rescale_betas_zero_snr, clip_sample, shift, use_dynamic_shifting, sigma_min, sigma_max,
-            sigma_data, integer_time: As in the native class; None is its default.
+        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, prediction_type, timestep_spacing: As in
+            the native class; None is its default.
+        steps_offset, rescale_betas_zero_snr, clip_sample, shift, use_dynamic_shifting, sigma_min, sigma_max: The same.
+        sigma_data, integer_time: The same.
         inverse: Run from data to noise, as the sampler's inverse class does. None: whether the config is of such a class.
 
     Raises:

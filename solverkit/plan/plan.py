@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,9 @@ from ..errors import TraceError
 from ..grid.grid import Grid
 from ..process.level import Level
 from .instructions import Ref
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Terms = tuple[tuple[int, float], ...]
 INPUT: Ref = ("x", -1)
@@ -123,6 +126,26 @@ class Plan:
             PlanRow(j, level, self.boundary[j], len(self.segments[j].carry), self.rows[j + 1], **self.said(j))
             for j, level in enumerate(self.levels)
         ]
+
+    def plot(self) -> Figure:
+        """A matplotlib figure: where the network is asked, and the weights of each update as a heat map.
+
+        Columns are relative to the row: D is the prediction that was just made, D-1 the one before, z a draw, op a value
+        that is no sum. `plan.plot().savefig("plan.svg")` writes it.
+        """
+        from .picture import plan_figure
+
+        return plan_figure(self)
+
+    def _repr_html_(self) -> str:
+        from ..notebook import html_table
+
+        head = ("#", "s", "told", "step", "update")
+        rows = [
+            (str(r.evaluation), f"{r.level:.5g}", f"{r.level.time:.5g}", "*" * r.boundary, r.update) for r in self.table()
+        ]
+        caption = f"plan: {self.nfe} evaluations, {self.draws} draws, at most {self.depth} tensors carried"
+        return html_table(caption, head, rows)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         return self

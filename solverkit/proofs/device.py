@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from ..registry.registry import SamplerCard
 from ..run.sampling import sample
 from .driving import framed, short_grids
+from .finding import at_most, holds
 
 IMITATED = torch.device("lazy")  # a name that torch moves tensors to without asking for a driver
 
@@ -113,10 +114,16 @@ def check_device(card: SamplerCard, options: Mapping[str, Any]) -> None:
             host = sample(target, card, grid=grid, num_samples=2, **options).x
             with SinglePrecisionDevice():
                 there = sample(target, card, grid=grid, num_samples=2, device=IMITATED, **options).x
-                assert there.device.type == IMITATED.type and there.dtype == torch.float32, (
-                    f"the samples came back as {there.dtype} on {there.device}"
+                holds(
+                    there.device.type == IMITATED.type and there.dtype == torch.float32,
+                    f"the samples came back as {there.dtype} on {there.device}",
+                    "a tensor that the sampler makes itself has its own dtype or device: make it with "
+                    "torch.zeros_like(x) or x.new_tensor(...)",
                 )
                 difference = float((there.cpu() - host).abs().max())
-            assert difference <= 1e-4 * max(1.0, float(host.abs().max())), (
-                f"the run differs by {difference:.2e} from the one on the host"
-            )
+            at_most(
+                difference, 1e-4 * max(1.0, float(host.abs().max())),
+                f"the run differs by {difference:.2e} from the one on the host",
+                "an op loses digits in float32: a difference of nearly equal numbers, or a coefficient that is a "
+                "tensor where a Python float would do",
+            )  # fmt: skip

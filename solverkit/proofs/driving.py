@@ -20,6 +20,7 @@ from ..registry.registry import SamplerCard
 from ..run.noise import Noise, SampleNoise, sample_seeds
 from ..targets.exact import ExactDenoiser, mixture
 from .branching import branch
+from .finding import CheckError
 
 
 def schedules() -> list[Schedule]:
@@ -28,12 +29,12 @@ def schedules() -> list[Schedule]:
 
 @contextmanager
 def framed(schedule: Schedule) -> Iterator[None]:
-    """Name the process in whatever fails inside the block: the figures of an assertion begin with it, an error notes it."""
+    """Name the process in whatever fails inside the block: the figures of a check begin with it, an error notes it."""
     name = "VP" if type(schedule).__name__.endswith("VP") else type(schedule).__name__
     try:
         yield
-    except AssertionError as error:
-        raise AssertionError(f"{name}: {error}") from error.__cause__
+    except CheckError as error:
+        raise error.on(name) from error.__cause__
     except Exception as error:
         error.__notes__ = [*getattr(error, "__notes__", []), f"on {name}"]  # type: ignore[attr-defined]
         raise

@@ -12,6 +12,7 @@ from ..process.schedule import EDM, Flow, Schedule
 from ..registry.registry import SamplerCard
 from ..targets.exact import gaussian
 from .driving import framed, in_one_run, run, short_grids, start, traced
+from .finding import at_most, holds
 from .order import order_grid
 
 
@@ -30,7 +31,12 @@ def _constant(card: SamplerCard, options: Mapping[str, Any], target: Any) -> Non
         grid = make_grid("flow" if target.schedule.frame else "karras", target.schedule, n)
         out = run(card, lambda y, s, mu=mu, **said: mu.expand_as(y).clone(), start(grid, 2, 4), grid, options)  # type: ignore[misc]
         error = float((out - mu).abs().max())
-        assert error <= 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0"
+        at_most(
+            error, 1e-10, f"{n} steps: a constant prediction is missed by {error:.2e} at s = 0",
+            "the step to t = 0 leaves noise in x (a plain Euler step of dx/ds = (x - D)/s ends at D there; a "
+            "draw is skipped "
+            "where t == 0), weights of predictions do not sum to 1, or alpha is forgotten: x = alpha x_0 + s eps",
+        )  # fmt: skip
 
 
 def check_law(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -61,9 +67,13 @@ def _law(card: SamplerCard, options: Mapping[str, Any], schedule: Schedule) -> N
         mean, spread = (float(v) for v in in_one_run([plan], target))
         wanted = t.alpha**2 * float(target.target.eigenvalues) + t**2
         errors.append(max(abs(spread**2 / wanted - 1), abs(mean - t.alpha * float(target.target.means))))
-    assert errors[1] <= max(0.02, 0.6 * errors[0]) and errors[1] <= 0.1, (
-        f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps): wrong noise or wrong mean"
-    )
+    at_most(
+        errors[1], min(max(0.02, 0.6 * errors[0]), 0.1),
+        f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps): wrong noise or wrong mean",
+        "the standard deviation of the noise does not match what the deterministic part leaves: with r = t alpha_s / "
+        "(alpha_t s), going down to u and up again adds sqrt(t^2 - u^2 (alpha_t / alpha_u)^2); in the flow frame "
+        "alpha changes too, so x is scaled on the way up; one draw is used twice",
+    )  # fmt: skip
 
 
 def _seeds_act(card: SamplerCard, options: Mapping[str, Any]) -> None:
@@ -73,4 +83,4 @@ def _seeds_act(card: SamplerCard, options: Mapping[str, Any]) -> None:
             return
         x = start(grid, 2, 4)
         first, second = (run(card, target, x, grid, options, seed) for seed in (0, 1))
-        assert not torch.equal(first, second), "seeds do not act"
+        holds(not torch.equal(first, second), "seeds do not act", "the draws of noise(s, t) never reach the state")

@@ -13,12 +13,13 @@ from ..grid.named import make_grid
 from ..model.counting import counting
 from ..process.schedule import EDM, Flow
 from ..process.variance_preserving import VP
-from ..registry.registry import SamplerCard
+from ..registry.registry import GridCard, SamplerCard
 from ..targets.exact import mixture
 from .driving import framed, run, start, traced
+from .finding import holds
 
 
-def alternatives(card: SamplerCard, name: str) -> list[Any]:
+def alternatives(card: SamplerCard | GridCard, name: str) -> list[Any]:
     """Other values of an option, by its type."""
     default, hint = card.defaults[name], card.hints.get(name)
     if typing.get_origin(hint) is Literal:
@@ -29,7 +30,10 @@ def alternatives(card: SamplerCard, name: str) -> list[Any]:
         return [v for v in (default - 1, default + 1, default + 2, 1) if v >= 1 and v != default]
     if isinstance(default, float):
         return [0.5, 2.0] if not math.isfinite(default) else [0.7 * default, 1.1 * default, default + 0.2, default + 1.0]
-    sets = (*card.variants, *card.option_examples)
+    told = [v for v in typing.get_args(hint) if v in (int, float)]
+    if default is None and told:
+        return [2, 3, 7] if told[0] is int else [0.5, 2.0, 10.0]
+    sets = (*card.variants, *getattr(card, "option_examples", ()))
     return [options[name] for options in sets if options.get(name, default) != default]
 
 
@@ -42,7 +46,10 @@ def check_options(card: SamplerCard, options: Mapping[str, Any]) -> None:
 
 def _acts(card: SamplerCard, options: Mapping[str, Any], name: str) -> None:
     values = alternatives(card, name)
-    assert values, f"the option {name!r} has no other value to try; annotate it, or name one in `variants`"
+    holds(
+        bool(values), f"the option {name!r} has no other value to try; annotate it, or name one in `variants`",
+        "its default says too little of what else it may be",
+    )  # fmt: skip
     acts = {
         repr(value): any(
             _behaves(card, {**context, name: value}) not in (None, _behaves(card, dict(context)))
@@ -51,8 +58,11 @@ def _acts(card: SamplerCard, options: Mapping[str, Any], name: str) -> None:
         for value in values
     }
     literal = typing.get_origin(card.hints.get(name)) is Literal
-    assert all(acts.values()) if literal else any(acts.values()), (
-        f"the option {name!r} does not act (which values change anything: {acts})"
+    holds(
+        all(acts.values()) if literal else any(acts.values()),
+        f"the option {name!r} does not act (which values change anything: {acts})",
+        "the option is declared and never read, one of its choices has no branch, or it acts only together with another "
+        "option: name that pair in `variants` or `option_examples`",
     )
 
 

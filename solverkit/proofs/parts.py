@@ -14,6 +14,7 @@ from ..plan.plan import Plan
 from ..process.schedule import EDM, Flow
 from ..registry.registry import SamplerCard
 from .driving import draws_of, drive, framed, in_one_run, remembers, short_grids, start, traced
+from .finding import at_most, holds
 from .growth import diagonal
 
 PARTS = (2, 4, 24)
@@ -47,9 +48,12 @@ def check_parts(card: SamplerCard, options: Mapping[str, Any]) -> None:
             for k in PARTS:
                 _, parted = in_one_run(_cut(card, options, grid, k), target)
                 ratio = float((parted / torch.maximum(spread, target.target.eigenvalues[0].sqrt())).square().max())
-                assert ratio <= LIKE, (
-                    f"in {k} parts the variance is {ratio:.2f} times that of one run: draws are shared, or starts unstable"
-                )
+                at_most(
+                    ratio, LIKE,
+                    f"in {k} parts the variance is {ratio:.2f} times that of one run: draws are shared, or starts unstable",
+                    "noise is asked for another interval than that of the step, so that two parts get one draw: "
+                    "noise(s, t) with the s and t of the step",
+                )  # fmt: skip
 
 
 def _tails(card: SamplerCard, options: Mapping[str, Any], target: Any, grid: Grid) -> None:
@@ -64,15 +68,22 @@ def _tails(card: SamplerCard, options: Mapping[str, Any], target: Any, grid: Gri
             continue  # no step starts there: it is churned, or one of several that a single-step method takes together
         tail = traced(card, grid.tail(i), options)
         expected = places[_draws_before(whole, first) :]
-        assert draws_of(tail) == expected, (
-            f"from node {i} on, the tail draws at {_shown(tail)}, and not the whole run: a draw must belong to its interval"
+        holds(
+            draws_of(tail) == expected,
+            f"from node {i} on, the tail draws at {_shown(tail)}, and not the whole run: a draw must belong to "
+            "its interval",
+            "noise is asked for another interval than that of the step (such as grid[0]), or the number of draws "
+            "depends on the number of steps left",
         )
         if history:
             continue
         difference = float((drive(tail, target, seen[first]) - end).abs().max())
-        assert difference <= SAME * max(1.0, float(end.abs().max())), (
-            f"the run from node {i} on ends {difference:.2e} away from the whole run"
-        )
+        at_most(
+            difference, SAME * max(1.0, float(end.abs().max())),
+            f"the run from node {i} on ends {difference:.2e} away from the whole run",
+            "a rule counts steps by len(grid), which is shorter in a tail: grid.run_steps counts those of the "
+            "whole run; or the sampler repeats parts of its run (restarts=False says so)",
+        )  # fmt: skip
 
 
 def _draws_before(plan: Plan, evaluation: int) -> int:

@@ -23,6 +23,7 @@ from ..grid.named import make_grid
 from ..registry.registry import DecoderCard
 from ..tokens.asked import AskedTokens
 from ..tokens.targets import TokenTable, correlated, exact_model, independent, total_variation
+from .finding import at_most, holds
 
 EXACT = 1e-12
 COUNTS = (16, 32, 64)
@@ -163,19 +164,31 @@ def check_token_law(card: DecoderCard, options: Mapping[str, Any]) -> None:
         short = make_grid("uniform", pair.process, 3 if masked else 2)
         parts, entire = (law(card, pair, short, options, whole) for whole in (False, True))
         difference = total_variation(parts, entire)
-        assert difference <= EXACT, (
-            f"a run of {len(short) - 1} steps and its steps one by one differ by {difference:.2e} in law"
-        )
+        at_most(
+            difference, EXACT,
+            f"a run of {len(short) - 1} steps and its steps one by one differ by {difference:.2e} in law",
+            "a step uses what an earlier step saw (an old answer of the model, a counter): remembers=True says "
+            "so, or ask the model anew",
+        )  # fmt: skip
     if exact := card.said("exact", options):
-        assert exact in ("always", "one-token"), f"exact must be 'always', 'one-token' or '', got {exact!r}"
+        text = f"exact must be 'always', 'one-token' or '', got {exact!r}"
+        holds(exact in ("always", "one-token"), text, "a typing error in the card")
         wide = correlated(3, 3, 0.5, card.process)  # type: ignore[arg-type]
         found = distance(card, wide, make_grid("uniform", wide.process, 3), options)
-        assert found <= EXACT, f"declared exact ({exact}), and its law is {found:.2e} from the model's in total variation"
+        at_most(
+            found, EXACT, f"declared exact ({exact}), and its law is {found:.2e} from the model's in total variation",
+            "several tokens are revealed by one evaluation (they are then independent of each other), tokens are "
+            "drawn from changed probabilities (a temperature), or which token is kept depends on what was drawn",
+        )  # fmt: skip
     order = card.said("order", options)
     if order is None or remembers:
         return
     found, orders = measured_orders(card, model, options)  # type: ignore[assignment]
-    assert abs(orders[-1] - order) <= 0.25, f"declared order {order}, measured {orders} from total variations {found}"
+    at_most(
+        abs(orders[-1] - order), 0.25, f"declared order {order}, measured {orders} from total variations {found}",
+        "the probability of a reveal is wrong ((s - t) / s of what is still masked), something of the law does not vanish "
+        "with the step (a temperature), or another order is declared",
+    )  # fmt: skip
 
 
 def check_token_product(card: DecoderCard, options: Mapping[str, Any]) -> None:
@@ -190,5 +203,11 @@ def check_token_product(card: DecoderCard, options: Mapping[str, Any]) -> None:
             worst = max(worst, distance(card, model, make_grid("uniform", model.process, n), options, whole=remembers))
         except BudgetError:
             continue
-        assert biased or worst <= EXACT, f"{n} steps on independent tokens are {worst:.2e} from exact in total variation"
-    assert worst > EXACT or not biased, "declared biased, and independent tokens come out exact"
+        text = f"{n} steps on independent tokens are {worst:.2e} from exact in total variation"
+        holds(
+            biased or worst <= EXACT, text,
+            "tokens are drawn from other probabilities than the model's, or which token is kept depends on what was drawn: "
+            "biased=True says so",
+        )  # fmt: skip
+    text = "declared biased, and independent tokens come out exact"
+    holds(worst > EXACT or not biased, text, "biased=True is too much said")

@@ -16,8 +16,15 @@ from ..run.sampling import sample
 from ..tokens.asked import AskedTokens
 from ..tokens.noise import TokenNoise
 from ..tokens.targets import MarkovChain, exact_model, markov
+from .finding import at_most, holds
 
 LENGTH, SYMBOLS = 9, 3
+PROMPT = "tokens are drawn at every position: draw where x == model.mask (or model.free) alone"
+CACHE = "the decoder does not ask in order, or changes the answer that it was given"
+BATCH = "a number is taken over the batch (the largest, the mean), or one sequence's draw is used for all"
+AROUND = "the decoder asks model.model or a network of its own: ask model(x, s)"
+IN_PLACE = "an operation in place: x[where] = ...; write torch.where(where, new, x)"
+GLOBAL = "torch.rand, multinomial or np.random in the decoder: draws come from `noise` alone"
 
 
 def chain(card: DecoderCard, **fields: Any) -> Any:
@@ -38,25 +45,26 @@ def check_token_prompt(card: DecoderCard, options: Mapping[str, Any]) -> None:
     for steps in (5, 9, 20):
         for one in (model, model.with_prompt(prompt)):
             x = drawn(card, one, options, steps).x
-            assert bool(((x >= 0) & (x < SYMBOLS)).all()), (
-                f"{steps} steps left masks, or made ids that the model does not have"
-            )
-        assert torch.equal(x[:, prompt >= 0], prompt[prompt >= 0].expand(len(x), -1)), f"{steps} steps changed the prompt"
+            holds(
+                bool(((x >= 0) & (x < SYMBOLS)).all()),
+                f"{steps} steps left masks, or made ids that the model does not have",
+                "the last step (t = 0) must reveal all that is masked",
+            )  # fmt: skip
+        kept = torch.equal(x[:, prompt >= 0], prompt[prompt >= 0].expand(len(x), -1))
+        holds(kept, f"{steps} steps changed the prompt", PROMPT)
         whole = sample(model.with_prompt(torch.tensor([0, 1, 2] * 3)), card, steps=steps, num_samples=2, **options)
-        assert whole.x.tolist() == [[0, 1, 2] * 3] * 2, "a sequence that is given whole was changed"
+        holds(whole.x.tolist() == [[0, 1, 2] * 3] * 2, "a sequence that is given whole was changed", PROMPT)
 
 
 def check_token_cache(card: DecoderCard, options: Mapping[str, Any]) -> None:
     """A cached run is the uncached one bit for bit, and counts fewer rows or as many."""
     for steps in (5, 24):
         cached, plain = (drawn(card, chain(card, cache=cache), options, steps) for cache in (True, False))
-        assert torch.equal(cached.x, plain.x), f"{steps} steps: the cache changes the samples"
-        assert torch.equal(cached.reports["revealed"], plain.reports["revealed"]), (
-            "the cache changes when tokens are revealed"
-        )
-        assert cached.nfe <= plain.nfe, (
-            f"the cached run evaluated {cached.nfe:g} rows a sequence, the plain one {plain.nfe:g}"
-        )
+        holds(torch.equal(cached.x, plain.x), f"{steps} steps: the cache changes the samples", CACHE)
+        same = torch.equal(cached.reports["revealed"], plain.reports["revealed"])
+        holds(same, "the cache changes when tokens are revealed", CACHE)
+        text = f"the cached run evaluated {cached.nfe:g} rows a sequence, the plain one {plain.nfe:g}"
+        at_most(cached.nfe, plain.nfe, text, CACHE)
 
 
 def check_token_independence(card: DecoderCard, options: Mapping[str, Any]) -> None:
@@ -67,12 +75,12 @@ def check_token_independence(card: DecoderCard, options: Mapping[str, Any]) -> N
     together = drawn(card, model, options)
     for i, seed in enumerate(sample_seeds(3, 5)):
         alone = drawn(card, model, options, n=1, seed=[seed])
-        assert torch.equal(alone.x[0], together.x[i]), f"sample {i} depends on its batch"
-        assert torch.equal(alone.reports["revealed"][0], together.reports["revealed"][i]), (
-            f"sample {i}: revealed by its batch"
-        )
-    assert torch.equal(drawn(card, model, options, batch_size=2).x, together.x), "samples depend on batch_size"
-    assert not torch.equal(drawn(card, model, options, seed=4).x, together.x), "another seed draws the same samples"
+        holds(torch.equal(alone.x[0], together.x[i]), f"sample {i} depends on its batch", BATCH)
+        same = torch.equal(alone.reports["revealed"][0], together.reports["revealed"][i])
+        holds(same, f"sample {i}: revealed by its batch", BATCH)
+    holds(torch.equal(drawn(card, model, options, batch_size=2).x, together.x), "samples depend on batch_size", BATCH)
+    acts = not torch.equal(drawn(card, model, options, seed=4).x, together.x)
+    holds(acts, "another seed draws the same samples", "draws come from elsewhere than `noise`")
 
 
 def check_token_nfe(card: DecoderCard, options: Mapping[str, Any]) -> None:
@@ -82,12 +90,15 @@ def check_token_nfe(card: DecoderCard, options: Mapping[str, Any]) -> None:
     for nfe in (LENGTH, 2 * LENGTH):
         with counting() as count:
             result = sample(model, card, nfe=nfe, num_samples=4, **options)
-        assert result.nfe == count.rows / 4, f"counted {result.nfe:g} rows a sequence, the network saw {count.rows / 4:g}"
-        assert 1 <= result.nfe <= nfe, f"asked for {nfe} evaluations, spent {result.nfe:g}"
-        assert result.reports["rows asked"] >= result.nfe, "more rows were evaluated than asked for: around the model"
-        assert torch.equal(result.reports["revealed"] >= 0, torch.ones_like(result.x, dtype=torch.bool) if model.mask is
-        not None
-                           else result.reports["revealed"] >= 0), "a free token was revealed by no evaluation"  # fmt: skip
+        text = f"counted {result.nfe:g} rows a sequence, the network saw {count.rows / 4:g}"
+        holds(result.nfe == count.rows / 4, text, AROUND)
+        text = f"asked for {nfe} evaluations, spent {result.nfe:g}"
+        holds(result.nfe >= 1, text, "the decoder never asks its model")
+        at_most(result.nfe, nfe, text, "a step asks more than once: `evaluations` of the card says how often")
+        asked = result.reports["rows asked"] >= result.nfe
+        holds(asked, "more rows were evaluated than asked for: around the model", AROUND)
+        revealed = model.mask is None or bool((result.reports["revealed"] >= 0).all())
+        holds(revealed, "a free token was revealed by no evaluation", "the decoder fills tokens without asking its model")
 
 
 def check_token_input(card: DecoderCard, options: Mapping[str, Any]) -> None:
@@ -106,16 +117,19 @@ def check_token_input(card: DecoderCard, options: Mapping[str, Any]) -> None:
     asked = Watched(model, start, torch.ones_like(start, dtype=torch.bool))
     noise = TokenNoise(sample_seeds(0, 3), LENGTH)
     card.fn(asked, start, make_grid("uniform", model.process, LENGTH), noise, **options)
-    assert torch.equal(start, before), "the decoder changed x in place"
-    assert all(torch.equal(a, b) for a, b in seen), "the decoder changed an evaluated state or an answer in place"
-    assert torch.equal(torch.get_rng_state(), torch_state), "the decoder used or set torch's global generator"
-    assert (np.random.get_state()[1] == numpy_state).all(), "the decoder used numpy's global generator"  # type: ignore[index]
+    holds(torch.equal(start, before), "the decoder changed x in place", IN_PLACE)
+    same = all(torch.equal(a, b) for a, b in seen)
+    holds(same, "the decoder changed an evaluated state or an answer in place", IN_PLACE)
+    holds(torch.equal(torch.get_rng_state(), torch_state), "the decoder used or set torch's global generator", GLOBAL)
+    numpy_same = bool((np.random.get_state()[1] == numpy_state).all())  # type: ignore[index]
+    holds(numpy_same, "the decoder used numpy's global generator", GLOBAL)
 
 
 def check_token_options(card: DecoderCard, options: Mapping[str, Any]) -> None:
     """A variant's options act: its samples are not those of the defaults, on a chain of short or of long memory."""
     if options:
-        assert any(_acts(card, options, power) for power in (3, 12)), f"{dict(options)} changes nothing"
+        acts = any(_acts(card, options, power) for power in (3, 12))
+        holds(acts, f"{dict(options)} changes nothing", "an option that is declared and never read")
 
 
 def _acts(card: DecoderCard, options: Mapping[str, Any], power: int) -> bool:

@@ -68,3 +68,21 @@ class Result(NamedTuple):
         if self.nonfinite:
             parts.append(f"nonfinite={list(self.nonfinite)}")
         return f"Result({', '.join(parts)})"
+
+    def _repr_png_(self) -> bytes | None:
+        """The first samples as a picture, where they are images."""
+        from .picture import images_png
+
+        return images_png(self.x)
+
+    def _repr_html_(self) -> str:
+        from ..notebook import html_image, html_table
+
+        rows = [("samples", f"{tuple(self.x.shape)} {str(self.x.dtype).removeprefix('torch.')}"), ("NFE", f"{self.nfe:g}")]
+        rows += [("seconds", f"{self.seconds:.3g}"), ("in the network", f"{self.seconds_model:.3g}")]
+        rows += [(name, value if isinstance(value, str) else f"{value:g}") for name, value in self.reports.items()
+                 if isinstance(value, (float, str))]  # fmt: skip
+        if self.nonfinite:
+            rows.append(("not finite", str(list(self.nonfinite))))
+        png = self._repr_png_()
+        return html_table("result", ("", ""), rows) + ("" if png is None else html_image(png, "the first samples"))

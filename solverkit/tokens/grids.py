@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ..process.level import FLOW_FRAME, from_ratio, to_ratio
 from ..process.schedule import Schedule
 from ..registry.hookspecs import hookimpl
 
@@ -23,7 +24,7 @@ def uniform(schedule: Schedule, n: int) -> list[float]:
 
 
 def cosine(schedule: Schedule, n: int) -> list[float]:
-    """Noise share cos(pi i / 2n): few tokens in the first steps, many in the last (made for masked models: MaskGIT)."""
-    shares = [math.cos(math.pi / 2 * i / n) for i in range(1, n)]
-    ratios = [m / (1 - m) for m in shares]
-    return [schedule.ratio_max, *(r for r in ratios if r < schedule.ratio_max), 0.0]
+    """Noise share cos(pi i / 2n) of the largest: few tokens in the first steps, many in the last (made for MaskGIT)."""
+    top = from_ratio(schedule.ratio_max, FLOW_FRAME)
+    shares = (top * math.cos(math.pi / 2 * i / n) for i in range(1, n))
+    return [schedule.ratio_max, *(to_ratio(m, FLOW_FRAME) for m in shares), 0.0]

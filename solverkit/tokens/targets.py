@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -132,6 +133,17 @@ class MarkovChain:
         return total / (self.length - 1)
 
 
+@dataclass(frozen=True, eq=False)
+class Conditionals:
+    """The network of an exact target: its conditionals at a noise share of each row, (B,), or at none."""
+
+    target: Any
+
+    def __call__(self, x: Tensor, m: Tensor | None = None) -> Tensor:
+        none = torch.zeros(len(x), dtype=torch.float64)
+        return self.target(x, none if m is None else m.double())  # type: ignore[no-any-return]
+
+
 def exact_model(target: Any, process: Process | None = None, **fields: Any) -> TokenModel:
     """The token model of a target (`TokenTable`, `MarkovChain`), which it has as `target`.
 
@@ -142,11 +154,8 @@ def exact_model(target: Any, process: Process | None = None, **fields: Any) -> T
         raise OptionError(f"the target is one of {target.noise} noise, and the process is {process}.")
     masked = target.noise == "absorbing"
 
-    def net(x: Tensor, m: Tensor | None = None) -> Tensor:
-        return target(x, torch.zeros(len(x), dtype=torch.float64) if m is None else m.double())  # type: ignore[no-any-return]
-
     model = wrap_tokens(
-        net, process=process, mask=target.vocabulary if masked else None, vocabulary=target.vocabulary,
+        Conditionals(target), process=process, mask=target.vocabulary if masked else None, vocabulary=target.vocabulary,
         time=None if masked else "share", length=target.length, **fields,
     )  # fmt: skip
     vars(model)["target"] = target

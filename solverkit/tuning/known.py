@@ -87,19 +87,29 @@ def remember(plans: TunedPlans) -> Path:
 
 
 def keep(path: Path, plans: TunedPlans) -> Path:
-    """Write plans, with the other budgets of what is there.
+    """Write plans, with the other budgets of what is there; processes that do so at once wait for each other.
 
     Raises:
         LoadError: it cannot be written.
     """
+    from filelock import FileLock
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            _add(path, plans)
+    except LoadError:
+        raise
+    except OSError as error:
+        raise LoadError(f"the cache {path.parent} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def _add(path: Path, plans: TunedPlans) -> None:
+    try:
         old = load_plans(path) if path.is_file() else None
     except LoadError:  # torn, or of another version: it is replaced
         old = None
-    except OSError as error:
-        raise LoadError(f"the cache {path.parent} cannot be written: {error.strerror or error}.") from error
     if old is not None and (old.schedule, old.frame, old.start) == (plans.schedule, plans.frame, plans.start):
         plans = replace(plans, budgets={**old.budgets, **plans.budgets})
     plans.save(path)
-    return path

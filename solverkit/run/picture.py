@@ -2,39 +2,71 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-MOST, PANELS = 100, 25  # samples of a sheet, and of axes with lines
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST, PANELS, SHOWN = 100, 25, 16  # samples of a sheet, of axes with lines, and of a notebook
 SMALLEST_TILE = 4  # a vector of 4 or 9 numbers is no picture
 GAP, WIDTH, DPI, LINE = 2, 640, 100, 17  # pixels, but for dots per inch
 
 
 def write_picture(x: Any, caption: str, path: Path) -> bool:
-    """Write samples x (B, ...) as a picture of the path's kind; False if there is no picture of that shape.
+    """Write samples x (B, ...) as a picture of the path's kind; False if there is no picture of that shape (`drawn`).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if (figure := drawn(x, caption)) is None:
+        return False
+    figure.savefig(path, dpi=DPI, format=path.suffix[1:].lower())
+    return True
+
+
+def drawn(x: Any, caption: str, bound: float | None = None) -> Figure | None:
+    """Samples x (B, ...) as a matplotlib figure, None if there is no picture of that shape.
 
     Images (B, C, H, W), C 1 or 3, and (B, H, W) are shown from -1 (black) to 1; other tensors of that rank as one grey tile
     a channel, and vectors of 16, 25, 36, ... numbers as one tile, both from the smallest to the largest value. Points
     (B, 2) are a scatter, numbers (B, 1) a histogram, other vectors (B, D) and series (B, C, L) lines, a panel each.
 
-    Raises:
-        OSError: it cannot be written.
+    Args:
+        x: The samples.
+        caption: Below them.
+        bound: Axes of points and lines reach from -bound to bound, so that several pictures can be compared.
     """
     values = np.asarray(x.detach().cpu().double().numpy())
     draw = _kind(values.shape[1:])
     if draw is None:
-        return False
+        return None
     most = len(values) if draw in (_scatter, _histogram) else PANELS if draw is _lines else MOST
     if most < len(values):
         caption = f"{caption}, the first {most} of {len(values)}"
     figure = draw(values[:most], caption)
-    figure.savefig(path, dpi=DPI, format=path.suffix[1:].lower())
-    return True
+    if bound is not None and draw in (_scatter, _lines):
+        for axis in figure.axes:
+            axis.set(ylim=(-bound, bound), **({"xlim": (-bound, bound)} if draw is _scatter else {}))
+    return figure
+
+
+def images_png(x: Any) -> bytes | None:
+    """The first samples of x (B, C, H, W) or (B, H, W) as a small sheet, PNG; None where they are no images."""
+    shape = tuple(getattr(x, "shape", ()))
+    if len(shape) < 3 or shape[0] == 0 or _kind(shape[1:]) not in (_images, _channels):
+        return None
+    if (figure := drawn(x[:SHOWN], f"{min(SHOWN, len(x))} of {len(x)} samples")) is None:
+        return None
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI // 2, format="png")
+    return buffer.getvalue()
 
 
 def _kind(shape: tuple[int, ...]) -> Callable[[np.ndarray, str], Any] | None:

@@ -1,0 +1,223 @@
+"""What the blocks of a page take for granted: names that stand for the reader's own network, data and pipeline.
+
+A page's function gives the names that its blocks begin with; what it takes from the network or would be slow, it replaces
+on the modules themselves (`patch`, a MonkeyPatch). A page that is not here begins with nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import huggingface_hub
+import pytest
+import torch
+from tiny_stable_diffusion import stable_diffusion
+
+import solverkit as sk
+import solverkit.registry.find
+from solverkit.commands.plugin_template import TEMPLATE
+from solverkit.registry.registry import build_registry, load_plugins
+
+ROOT = Path(__file__).parents[1]
+Names = dict[str, Any]
+
+
+def blobs(*shape: int) -> Any:
+    """An exact denoiser of two Gaussian blobs, in the place of a network of that shape."""
+    size = int(torch.tensor(shape).prod())
+    means = torch.randn(2, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    eye = torch.eye(size, dtype=torch.float64).expand(2, -1, -1)
+    variances = torch.full((2, size), 0.1, dtype=torch.float64)
+    target = sk.problems.GaussianMixture(torch.full((2,), 0.5), means, eye, variances, shape=shape)
+    return sk.problems.ExactDenoiser(target, sk.VP())
+
+
+def few(patch: pytest.MonkeyPatch, owner: Any, name: str, **most: int) -> None:
+    """Let a function run as it is written, but with at most so many samples."""
+    real = getattr(owner, name)
+
+    @functools.wraps(real)
+    def fewer(*given: Any, **options: Any) -> Any:
+        return real(*given, **{k: min(v, most[k]) if k in most and v else v for k, v in options.items()})
+
+    patch.setattr(owner, name, fewer)
+
+
+def pair(patch: pytest.MonkeyPatch) -> Names:
+    """The bundled networks, two samples at a time."""
+    few(patch, sk, "sample", num_samples=2)
+    return {"sk": sk}
+
+
+def readme(patch: pytest.MonkeyPatch) -> Names:
+    few(patch, sk, "sample", num_samples=2)
+    return {"pipe": stable_diffusion(diffusers.StableDiffusionPipeline).pipe}
+
+
+def benchmarks(patch: pytest.MonkeyPatch) -> Names:
+    def my_sampler(model: Any, x: Any, grid: Any, noise: Any) -> Any:
+        for s, t in grid.steps():
+            x = x + (t - s) * (x - model(x, s)) / s
+        return x
+
+    return {"sk": sk, "denoiser": blobs(4), "my_sampler": my_sampler}
+
+
+def diagnosis(patch: pytest.MonkeyPatch) -> Names:
+    denoiser = blobs(1, 4, 4)
+    return {"sk": sk, "denoiser": denoiser, "data": denoiser.target.sample(64, seed=0).float()}
+
+
+class Prompted:
+    """A pipeline without a text encoder that is called with a prompt."""
+
+    def __init__(self) -> None:
+        self.pipe, self.inputs, *_ = stable_diffusion(diffusers.StableDiffusionPipeline)
+
+    def __call__(self, prompt: str, **given: Any) -> Any:
+        return self.pipe(**{**self.inputs, **given})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "scheduler":
+            self.pipe.scheduler = value
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pipe, name)
+
+
+def pipelines(patch: pytest.MonkeyPatch) -> Names:
+    patch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: Prompted())
+    return {"prompt": "a lighthouse"}
+
+
+def imputation(patch: pytest.MonkeyPatch) -> Names:
+    denoiser = sk.problems.series(2, 6)
+    truth = denoiser.target.sample(2, seed=0).float()
+    mask = torch.ones(1, 2, 6, dtype=torch.bool)
+    mask[..., 3:] = False
+    few(patch, sk, "impute", samples=8)
+    return {"sk": sk, "torch": torch, "denoiser": denoiser, "observed": truth, "truth": truth, "mask": mask, "K": 2, "L": 6,
+            "side": torch.zeros(1), "csdi": lambda x, side, t: x[:, 1]}  # fmt: skip
+
+
+def inverse(patch: pytest.MonkeyPatch) -> Names:
+    few(patch, sk, "sample", num_samples=2, steps=4)
+    denoiser = blobs(1, 28, 28)
+    return {"denoiser": denoiser, "values": torch.zeros(1, 1, 7, 7)}
+
+
+def model_statistics(patch: pytest.MonkeyPatch) -> Names:
+    few(patch, sk.ModelStats, "measured", samples=8, nodes=12)
+    Path("folder").mkdir()
+    return {"sk": sk, "denoiser": blobs(4), "folder": Path("folder")}
+
+
+def score(patch: pytest.MonkeyPatch) -> Names:
+    patch.setattr(sk, "load", lambda name: blobs(1, 4, 4))
+    images = -torch.ones(2, 1, 4, 4)
+    mask = torch.ones(1, 4, 4)
+    mask[..., 2:] = 0
+    return {"images": images, "mask": mask, "blur": lambda x: x.mean((2, 3)), "blurred": torch.zeros(2, 1)}
+
+
+def systems(patch: pytest.MonkeyPatch) -> Names:
+    few(patch, sk, "sample", num_samples=2)
+    return {"net": lambda x, times, mask: x, "mask": torch.ones(1, 20), "known_edges": lambda x, level, noise: x}
+
+
+def tokens(patch: pytest.MonkeyPatch) -> Names:
+    few(patch, sk, "sample", num_samples=2)
+
+    def net(x: Any, *time: Any) -> Any:
+        return torch.zeros(*x.shape, 50258)
+
+    class Checkpoint(torch.nn.Module):
+        config = types.SimpleNamespace(model_type="llada", vocab_size=126464)
+
+        def forward(self, input_ids: Any) -> Any:
+            return types.SimpleNamespace(logits=torch.zeros(*input_ids.shape, 126464))
+
+    def from_pretrained(name: Any, trust_remote_code: bool) -> Any:
+        return Checkpoint()
+
+    transformers = types.SimpleNamespace(AutoModel=types.SimpleNamespace(from_pretrained=from_pretrained))
+    return {"net": net, "V": 50257, "ids": torch.zeros(1, 16, dtype=torch.long), "transformers": transformers}
+
+
+class Hub:
+    """HfApi and hf_hub_download on a folder."""
+
+    def __init__(self, token: str | None = None) -> None:
+        Path("hub").mkdir(exist_ok=True)
+
+    def create_repo(self, repo: str, exist_ok: bool, private: bool) -> None:
+        pass
+
+    def file_exists(self, repo_id: str, filename: str) -> bool:
+        return Path("hub", filename).exists()
+
+    def upload_file(self, path_or_fileobj: Any, path_in_repo: str, repo_id: str) -> str:
+        if isinstance(path_or_fileobj, bytes):
+            Path("hub", path_in_repo).write_bytes(path_or_fileobj)
+        else:
+            shutil.copy(path_or_fileobj, Path("hub", path_in_repo))
+        return f"https://hub/{repo_id}/{path_in_repo}"
+
+
+def tune(patch: pytest.MonkeyPatch) -> Names:
+    patch.setattr(sk, "load", lambda name: blobs(4))
+    few(patch, sk, "tune", samples=16, validation=16)
+    patch.setattr(huggingface_hub, "HfApi", Hub)
+    patch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: "plan.safetensors")
+    config = stable_diffusion(diffusers.StableDiffusionPipeline).pipe.scheduler.config
+    return {"SolverKitScheduler": sk.SolverKitScheduler, "config": config}
+
+
+def levels(patch: pytest.MonkeyPatch) -> Names:
+    return {"sk": sk, "denoiser": blobs(4)}
+
+
+def teleportation(patch: pytest.MonkeyPatch) -> Names:
+    return {**pair(patch), "denoiser": sk.load("mnist")}
+
+
+def writing(patch: pytest.MonkeyPatch) -> Names:
+    """The sampler of the page is that of the plugin template, which need not be installed."""
+    from sys import path
+
+    patch.setattr("sys.path", [str(TEMPLATE), *path])
+    import solverkit_my_solver
+
+    made = build_registry({**load_plugins()[0], "my_solver": solverkit_my_solver})
+    patch.setattr(solverkit.registry.find, "registry", lambda: made)
+    return {"my_corrector": sk.op(lambda x, denoised, noise, strength: x)}
+
+
+PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
+    "README.md": readme,
+    "docs/benchmarks.md": benchmarks,
+    "docs/diagnosis.md": diagnosis,
+    "docs/diffusers.md": pipelines,
+    "docs/guided.md": pair,
+    "docs/images.md": pair,
+    "docs/imputation.md": imputation,
+    "docs/index.md": pair,
+    "docs/inverse.md": inverse,
+    "docs/lml.md": pair,
+    "docs/model-statistics.md": model_statistics,
+    "docs/score.md": score,
+    "docs/systems.md": systems,
+    "docs/teleportation.md": pair,
+    "docs/tokens.md": tokens,
+    "docs/tune.md": tune,
+    "docs/writing-a-sampler.md": writing,
+    "plugins/levels/README.md": levels,
+    "plugins/teleportation/README.md": teleportation,
+}
