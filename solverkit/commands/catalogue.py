@@ -37,9 +37,8 @@ def samplers(as_json: bool = JSON, aliases: bool = ALIASES) -> None:
     rows = []
     for card in cards:
         order = "-" if card.order_of({}) is None else str(card.order_of({}))
-        rows.append(
-            (card.name, order if card.traceable else f"{order} adaptive", _options(card), card.reference, card.plugin)
-        )
+        order = order if card.traceable else "its solver's" if card.takes_budget else f"{order} adaptive"
+        rows.append((card.name, order, _options(card), card.reference, card.plugin))
     print_table("samplers", ("name", "order", "options", "source", "plugin"), rows)
 
 
