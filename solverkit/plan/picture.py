@@ -121,5 +121,6 @@ def _draw_weights(axis: Any, plan: Plan, columns: list[str], weights: list[dict[
     if len(weights) <= WRITTEN:
         for i, j in zip(*np.nonzero(~np.ma.getmaskarray(shown))):
             dark = abs(table[i, j]) > 0.9
-            axis.text(j + 0.5, i + 0.5, f"{table[i, j]:.3g}", ha="center", va="center", fontsize=7, color="w" if dark else "k")
+            words = {"ha": "center", "va": "center", "fontsize": 7, "color": "w" if dark else "k"}
+            axis.text(j + 0.5, i + 0.5, f"{table[i, j]:.3g}", **words)
     axis.tick_params(length=0)
