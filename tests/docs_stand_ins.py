@@ -29,6 +29,7 @@ from solverkit.registry.registry import build_registry, load_plugins
 from solverkit.run.noise import SampleNoise, sample_seeds
 
 ROOT = Path(__file__).parents[1]
+FULL = os.environ.get("SOLVERKIT_PROOFS") == "full"
 Names = dict[str, Any]
 
 
@@ -44,7 +45,7 @@ def blobs(*shape: int) -> Any:
 
 def few(patch: pytest.MonkeyPatch, owner: Any, name: str, **most: int) -> None:
     """Let a function run as it is written, but with at most so many samples, unless SOLVERKIT_PROOFS=full."""
-    if os.environ.get("SOLVERKIT_PROOFS") == "full":
+    if FULL:
         return
     real = getattr(owner, name)
 
@@ -274,8 +275,9 @@ def rollouts(patch: pytest.MonkeyPatch) -> Names:
 
 def students(patch: pytest.MonkeyPatch) -> Names:
     few(patch, sk, "sample", num_samples=2, nfe=6)
-    small = torch.zeros(2, 1, 7, 7)
-    return {"sk": sk, "net": Network(), "y": torch.zeros(2, 3, 8, 8), "small": small, "images_7x7": small}
+    count = 16 if FULL else 2
+    small = torch.zeros(count, 1, 7, 7)
+    return {"sk": sk, "net": Network(), "y": torch.zeros(count, 3, 8, 8), "small": small, "images_7x7": small}
 
 
 PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
