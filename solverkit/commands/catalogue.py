@@ -20,9 +20,15 @@ def add_to(app: typer.Typer) -> None:
     app.command("plugins")(plugins)
 
 
-def samplers(as_json: bool = JSON) -> None:
+ALIASES = typer.Option(False, "--aliases", help="Names from elsewhere instead: what they mean here, or what to write.")
+
+
+def samplers(as_json: bool = JSON, aliases: bool = ALIASES) -> None:
     """List the samplers: order, options, source, plugin."""
     from ..registry.catalogue import samplers
+
+    if aliases:
+        return _aliases("samplers", as_json)
 
     cards = samplers().values()
     if as_json:
@@ -31,9 +37,8 @@ def samplers(as_json: bool = JSON) -> None:
     rows = []
     for card in cards:
         order = "-" if card.order_of({}) is None else str(card.order_of({}))
-        rows.append(
-            (card.name, order if card.traceable else f"{order} adaptive", _options(card), card.reference, card.plugin)
-        )
+        order = order if card.traceable else "its solver's" if card.takes_budget else f"{order} adaptive"
+        rows.append((card.name, order, _options(card), card.reference, card.plugin))
     print_table("samplers", ("name", "order", "options", "source", "plugin"), rows)
 
 
@@ -53,9 +58,12 @@ def decoders(as_json: bool = JSON) -> None:
     print_table("decoders", ("name", "noise", "order", "law", "options", "source", "plugin"), rows)
 
 
-def grids(as_json: bool = JSON) -> None:
+def grids(as_json: bool = JSON, aliases: bool = ALIASES) -> None:
     """List the grids: how the noise levels of a run are laid out."""
     from ..registry.catalogue import grids
+
+    if aliases:
+        return _aliases("grids", as_json)
 
     _list("grids", grids().values(), as_json)
 
@@ -124,6 +132,16 @@ def _from(module: Any, entry: Any) -> dict[str, str]:
     return {
         "module": name, "path": getattr(module, "__file__", None) or "", "distribution": distribution, "version": version,
     }  # fmt: skip
+
+
+def _aliases(kind: str, as_json: bool) -> None:
+    from ..registry.aliases import OF_KIND
+
+    known = OF_KIND[kind]
+    if as_json:
+        return print_json([{"name": name, **alias._asdict()} for name, alias in known.items()])
+    rows = [(name, alias.of, alias.means or "-", alias.instead) for name, alias in known.items()]
+    print_table(f"{kind} by the names of others", ("name", "of", "means here", "what to write"), rows)
 
 
 def _list(title: str, cards: Any, as_json: bool) -> None:

@@ -42,7 +42,7 @@ def _solver_order(more: int = 0) -> Callable[[Options], int | None]:
 NO_NOISE = {"eta": 0.0}
 TWO_A_STEP = "a step of num_inference_steps is two evaluations, but for the last"
 ONE_STREAM = "its default noise is one stream for the whole batch: pass a noise_sampler that draws sample by sample"
-HALF_D2 = "its second difference is half the second derivative of the prediction in log-SNR: the term of order 3 is wrong by 2"
+HALF_D2 = "its second difference is half the second derivative of the prediction in log-SNR"
 UNSET = "the length of a step is read before it was set where the first step is the last one"
 BACK = "the corrector begins again from the state before the last step, so only what the network answered knows of the edit"
 
@@ -54,7 +54,7 @@ CLAIMS: dict[str, Claim] = {
     "diffusers:KDPM2DiscreteScheduler": Claim(_is(2), "DPM-Solver-2", causes={"nfe": TWO_A_STEP}),
     "diffusers:KDPM2AncestralDiscreteScheduler": Claim(causes={
         "nfe": TWO_A_STEP,
-        "finite": "sigma_down is the root of t^2 - u^2, which float32 rounds below 0 where a step is long: NaN",
+        "finite": "sigma_down, the root of t^2 - u^2, is 0 in float32 where a step is long, and so is the stage between",
     }),
     "diffusers:DPMSolverSDEScheduler": Claim(causes={"nfe": TWO_A_STEP}),
     "diffusers:LMSDiscreteScheduler": Claim(_is(4), "order=4 of its step"),
@@ -64,11 +64,13 @@ CLAIMS: dict[str, Claim] = {
     ),
     "diffusers:DPMSolverMultistepScheduler": Claim(_solver_order(), "solver_order", causes={
         "order": HALF_D2,
+        "edits": "with sde-dpmsolver++ and solver_order=3 the second difference has the weight phi_3 - 1 in the place of "
+                 "phi_3, which does not vanish with the step",
         "finite": "the noise of the sde-dpmsolver form is as large as that of the level that a long step leaves",
     }),
     "diffusers:DPMSolverSinglestepScheduler": Claim(_solver_order(), "solver_order", causes={
-        "order": "the levels inside a step are those of the grid, and the third-order step is right where they "
-        "are at 1/3 and 2/3 of it in log-SNR alone: with even steps the order is 3",
+        "order": "the levels inside a step are those of the grid, and the third-order step is right where they lie at 1/3 "
+                 "and 2/3 of it in log-SNR: with even steps the order is 3",
     }),
     "diffusers:DEISMultistepScheduler": Claim(_solver_order(), "solver_order"),
     "diffusers:UniPCMultistepScheduler": Claim(

@@ -1,8 +1,8 @@
 """Scheduler classes of diffusers as samplers of ours, on levels that are given: nothing but their arithmetic is theirs.
 
-A class of the VP family gets a table of trained timesteps that is the grid, one entry a level, in float64, and visits all of
-it. A grid that ends above 0 ends where the class would evaluate at its last level. A class that ends at its lowest trained
-level, and never at 0, has one more entry, and ends there. Flow classes take levels themselves.
+A class of the VP family gets a table of trained timesteps that is the grid, one entry a level, in float64, and visits all
+of it. A grid that ends above 0 ends where the class would evaluate at its last level. A class that ends at its lowest
+trained level, and never at 0, has one more entry, and ends there. Flow classes take levels themselves.
 """
 
 from __future__ import annotations
@@ -194,6 +194,8 @@ class ScheduledRun:
             if hasattr(self.scheduler, "scale_model_input"):
                 own = self.scheduler.scale_model_input(latents, t)
             sigma = self.sigma(i)
+            if not sigma > 0:  # nor NaN
+                raise GridError(f"evaluation {i + 1} is at the level {sigma}.")
             frame = own if self.flow else own * math.hypot(1.0, sigma)
             output = (frame - model(frame, self._level(sigma))) / sigma
             with random:

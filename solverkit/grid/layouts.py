@@ -176,6 +176,46 @@ def linspace(schedule: Schedule, n: int) -> list[float]:
     return [*(schedule.ratio(t) for t in np.linspace(total - 1, 0, n)), 0.0]
 
 
+def sgm_uniform(schedule: Schedule, n: int) -> list[float]:
+    """Even steps in the network's own time from its start to the smallest trained level, which is left out, then 0.
+
+    Source: generative-models (Stability AI), the discretisation of SDXL; ComfyUI's sgm_uniform.
+    """
+    low = schedule.time(schedule.ratio_min)
+    top = schedule.time(schedule.ratio_max)
+    inner = [schedule.ratio(top + (low - top) * i / n) for i in range(1, n)]
+    return [schedule.ratio_max, *inner, 0.0]
+
+
+def simple(schedule: Schedule, n: int) -> list[float]:
+    """Trained timesteps N - 1 - floor(i N / n): ComfyUI's simple."""
+    total = _trained(schedule)
+    if total is None:
+        raise GridError("the simple grid is made of trained timesteps; this schedule has none. Use time-uniform.")
+    if n >= total:
+        return linspace(schedule, n)
+    return [*(schedule.ratio(total - 1 - int(i * total / n)) for i in range(n)), 0.0]
+
+
+def kl_optimal(
+    schedule: Schedule,
+    n: int,
+    ratio_max: float | None = None,
+    ratio_min: float | None = None,
+    finite_max: float = 80.0,
+    last: str = "zero",
+) -> list[float]:
+    """arctan(sigma) uniform, of least KL divergence on unit Gaussian data (Sabour et al. 2024, theorem 3.1).
+
+    Where the start is at alpha = 0 the levels go from `finite_max` down and the first of them moves to the start.
+    """
+    high, low = _range(schedule, ratio_max, ratio_min)
+    top = min(high, finite_max) if math.isinf(high) else high
+    ratios = np.tan(math.atan(top) + _nodes(n, last) * (math.atan(low) - math.atan(top))).tolist()
+    ratios[0] = high
+    return _ended(ratios, last)
+
+
 def flow(schedule: Schedule, n: int, shift: float | None = None, last: Last = "zero") -> list[float]:
     """t = sigma / (alpha + sigma) evenly spaced, then shifted: t -> shift t / (1 + (shift - 1) t).
 
@@ -207,4 +247,7 @@ def register_grids(register: Callable[..., None]) -> None:
     register("trailing", trailing, reference="Lin et al. 2024, Table 2")
     register("leading", leading, reference="Song et al. 2021 (DDIM), released code", from_the_top=False)
     register("linspace", linspace, reference="Nichol and Dhariwal 2021, released code")
+    register("sgm-uniform", sgm_uniform, reference="Stability AI, generative-models; ComfyUI, sgm_uniform")
+    register("simple", simple, reference="ComfyUI, simple")
+    register("kl-optimal", kl_optimal, reference="Sabour et al. 2024, arXiv 2404.14507, theorem 3.1", **ends)
     register("flow", flow, reference="Esser et al. 2024, eq. 23", **ends)

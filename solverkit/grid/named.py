@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import GridError, SolverKitError
 from ..process.schedule import Schedule
-from ..registry.registry import Card, registry
+from ..registry.registry import Card, known_here, registry
 from ..registry.spelled import parse_options
 from .grid import Grid
 
@@ -25,7 +25,7 @@ def parse_grid(text: str) -> tuple[Card, dict[str, Any]]:
     Raises:
         UnknownNameError, OptionError: no such grid or option, or an option that is no number.
     """
-    name, options = parse_options(text)
+    name, options = parse_options(known_here("grids", text))
     card = registry().get("grids", name)
     return card, card.check(options)
 

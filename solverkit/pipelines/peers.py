@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..registry.aliases import SAMPLERS
+
 DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
 DDIM_INVERSE, DPM_INVERSE = "DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"
 
@@ -148,7 +150,9 @@ def of_student(name: str) -> str | None:
 
 def peer_named(sampler: Any) -> Peer | None:
     """What a sampler is in diffusers, if it is there; options may stand behind its name."""
-    return PEERS.get(str(sampler).partition(":")[0])
+    name = str(sampler).partition(":")[0]
+    means = SAMPLERS[name].means if name in SAMPLERS else name
+    return PEERS.get(means.partition(":")[0])
 
 
 # keys of native classes that name a method rather than the network or its levels: what does the same here

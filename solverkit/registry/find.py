@@ -6,6 +6,7 @@ import difflib
 from dataclasses import replace
 
 from ..errors import UnknownNameError
+from .aliases import GRIDS, SAMPLERS, canonical
 from .registry import Card, registry
 from .spelled import parse_options
 
@@ -31,6 +32,10 @@ def find_card(text: str, kind: str | None = None) -> Card:
     """
     if kind is not None and kind not in PROVEN:
         raise UnknownNameError("kind", kind, PROVEN)
+    if not kinds_of(text):
+        for aliased, known in (("sampler", SAMPLERS), ("grid", GRIDS)):
+            if kind in (None, aliased) and text.partition(":")[0] in known:
+                text, kind = canonical(f"{aliased}s", text), aliased
     name, preset = parse_options(text)
     found = kind or next(iter(kinds_of(text)), None)
     if found is None:

@@ -19,6 +19,7 @@ import pluggy
 
 from ..errors import OptionError, PluginWarning, UnknownNameError, nearest
 from . import hookspecs
+from .aliases import canonical
 from .cards import (
     RESERVED,
     Card,
@@ -35,8 +36,8 @@ from .spelled import parse_options
 
 __all__ = [
     "BUILTIN", "CARDS", "ENVIRONMENT", "KINDS", "RESERVED", "Card", "DecoderCard", "GridCard", "MetricCard", "ModelCard",
-    "Registry", "SamplerCard", "build_registry", "describe", "fits", "installed", "load_plugins", "load_registry",
-    "registry", "resolve",
+    "Registry", "SamplerCard", "build_registry", "describe", "fits", "installed", "known_here", "load_plugins",
+    "load_registry", "registry", "resolve",
 ]  # fmt: skip
 
 KINDS = ("samplers", "decoders", "grids", "models", "metrics", "tasks")
@@ -232,11 +233,24 @@ def registry() -> Registry:
     return _loaded(os.environ.get(ENVIRONMENT))
 
 
+def known_here(kind: str, text: str) -> str:
+    """The name itself where it is registered; else what it means here, if it is known from elsewhere (`aliases`).
+
+    Raises:
+        OptionError: it is known from elsewhere, and nothing here is the same.
+    """
+    registered = registry().cards
+    if any(text.partition(":")[0] in registered[other] for other in (kind, *(["decoders"] if kind == "samplers" else []))):
+        return text
+    return canonical(kind, text)
+
+
 def resolve(sampler: str | SamplerCard | Callable[..., Any]) -> SamplerCard:
     """A sampler's card from its name (its options may stand behind it: "unipc:order=2"), itself, or a plain function."""
     if isinstance(sampler, SamplerCard):
         return sampler
     if isinstance(sampler, str):
+        sampler = known_here("samplers", sampler)
         name, preset = parse_options(sampler)
         if name not in registry().cards["samplers"] and name in registry().cards["decoders"]:
             fitting = ", ".join(sorted(registry().cards["samplers"])) or "none"
