@@ -1,8 +1,8 @@
 """Sweeps, rows and error of 'parallel' against its tolerance, and docs/parallel.png.
 
-    python benchmarks/parallel_front.py measure      # rows to benchmarks/results/parallel.jsonl; goes on where it stopped
-    python benchmarks/parallel_front.py picture      # docs/parallel.png
-    python benchmarks/parallel_front.py table        # of docs/parallel.md
+    python benchmarks/parallel_front.py measure      # rows to benchmarks/results/parallel.jsonl, anew
+    python benchmarks/parallel_front.py resume       # the same, on from where it stopped
+    python benchmarks/parallel_front.py picture      # docs/parallel.png; its table: table_parallel.py
 
 The error is the RMS to the same plan driven one evaluation at a time (window 1), over that of the samples.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from markdown_table import table as markdown
 
 import solverkit as sk
 
@@ -38,6 +37,11 @@ def rows() -> list[dict[str, Any]]:
 
 
 def measure() -> None:
+    RESULTS.unlink(missing_ok=True)
+    resume()
+
+
+def resume() -> None:
     torch.set_num_threads(1)
     done = {(r["model"], r["solver"], r["nfe"], r["window"], r["tolerance"]) for r in rows()}
     for model, solver, nfe, window in CELLS:
@@ -93,18 +97,8 @@ def picture() -> None:
     figure.savefig(PICTURE, dpi=110)
 
 
-def table() -> None:
-    found = rows()
-    lines = [
-        [f"`{r['model']}`", r["solver"], str(r["nfe"]), str(r["window"]), f"{r['tolerance']:g}",
-         str(r["sweeps"]), f"{r['rows']:.0f}", f"{r['error']:.1e}"]
-        for r in found if r["tolerance"] in (1e-2, 1e-3)
-    ]  # fmt: skip
-    print(markdown(["model", "solver", "NFE alone", "window", "tolerance", "sweeps", "rows", "error"], lines))
-
-
 if __name__ == "__main__":
-    actions = {"measure": measure, "picture": picture, "table": table}
+    actions = {"measure": measure, "resume": resume, "picture": picture}
     if len(sys.argv) != 2 or sys.argv[1] not in actions:
         sys.exit(f"say one of {', '.join(actions)}")
     actions[sys.argv[1]]()

@@ -101,6 +101,7 @@ STEPS = (
         bench("default-seed1.jsonl", seed=1),
         script("readme_picture.py", "{runs}/default-seed0.png", "docs/bench.png"),
     )),
+    Step("parallel", 900, (script("parallel_front.py", "measure"), script("parallel_front.py", "picture"))),
     Step("grids", 900, (
         script("choose_grids.py", "--model", "mnist", "--samples", "16"),
         script("choose_grids.py", "--model", "mnist-flow", "--samples", "16"),

@@ -21,6 +21,7 @@ import table_few_step
 import table_imputation
 import table_inverse
 import table_lml
+import table_parallel
 import table_score
 import table_statistics
 import table_suite
@@ -31,9 +32,9 @@ import truth
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES: dict[str, Callable[[Path], str]] = {
-    **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES,
-    **table_tune.TABLES, **table_caching.TABLES, **truth.TABLES, **table_aliases.TABLES, **table_statistics.TABLES,
-    **table_inverse.TABLES, **table_imputation.TABLES, **table_few_step.TABLES,
+    **table_suite.TABLES, **table_teleportation.TABLES, **table_lml.TABLES, **table_score.TABLES, **table_tune.TABLES,
+    **table_caching.TABLES, **table_statistics.TABLES, **table_inverse.TABLES, **table_imputation.TABLES,
+    **table_few_step.TABLES, **table_parallel.TABLES, **table_aliases.TABLES, **truth.TABLES,
 }  # fmt: skip
 
 

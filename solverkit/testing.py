@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .bench.metric_proofs import METRIC_CHECKS
-from .errors import OptionError, SolverKitError, UnknownNameError
+from .errors import NonFiniteError, OptionError, SolverKitError, TraceError, UnknownNameError
 from .proofs.device import check_device
 from .proofs.edits import check_edits
 from .proofs.finding import CheckError, findings, nearest_to_its_limit
@@ -154,14 +154,18 @@ def card_of(subject: Subject, kind: str | None = None) -> Card:
         raise UnknownNameError("kind", kind, PROVEN)
     if isinstance(subject, str):
         return find_card(subject, kind)
-    if not isinstance(subject, Card) and kind in (None, "sampler"):
-        return resolve(subject)
     if isinstance(subject, Card) and type(subject) in (OF_KIND if kind is None else (CARDS[f"{kind}s"][0],)):
         return subject
     if isinstance(subject, Card) or not callable(subject):
         raise OptionError(f"a {kind or 'sampler'} is a name, its card or a function, got a {type(subject).__name__}.")
-    card, skip = CARDS[f"{kind}s"]
-    return card(getattr(subject, "__name__", str(kind)), subject, skip=skip)
+    name = getattr(subject, "__name__", type(subject).__name__)
+    made, skip = CARDS[f"{kind or 'sampler'}s"]
+    card = resolve(subject) if made is SamplerCard else made(name, subject, skip=skip)
+    try:
+        card.validate()
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} is no {kind or 'sampler'}: {error}.") from None
+    return card
 
 
 def option_sets(card: Card) -> list[dict[str, Any]]:
@@ -286,9 +290,21 @@ def _told(error: Exception) -> tuple[str, str]:
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     place = _place(error)
     detail = f"{type(error).__name__}: {error}{notes}{f' [{place}]' if place else ''}"
-    if isinstance(error, SolverKitError):
-        return detail, "the code that is checked was refused: the message says what was expected and what to do"
-    return detail, "the code that is checked raises this itself, at the line that is named; no figure was measured"
+    return detail, next(cause for kind, cause in RAISED.items() if isinstance(error, kind))
+
+
+ZERO = "a division by alpha, by t or by a step in log-SNR: at alpha = 0 (a flow's start) and at t = 0 they are 0 or inf"
+RAISED: dict[type[Exception], str] = {
+    TraceError: "the sampler cannot become a plan as it is written: the message says what to change",
+    NonFiniteError: ZERO,
+    SolverKitError: "what is checked was refused: the message says what was expected and what to do",
+    ArithmeticError: ZERO,
+    ValueError: "a logarithm or a root of something negative, at t = 0 or for another value of an option: say by "
+    "OptionError which values there are",
+    TypeError: "a function of torch or math that is given a symbol (@sk.op takes it), or a call with other arguments",
+    ImportError: "a package is missing: name it among the dependencies of the plugin",
+    Exception: "what is checked raises this itself, at the line that is named",
+}
 
 
 def parametrize_with_checks(subjects: Iterable[Subject], kind: str | None = None) -> Any:

@@ -195,3 +195,26 @@ def test_the_command_line_takes_a_budget(cli):
     assert code == 0 and '"sweeps"' in out
     code, _, error = cli("sample", "gaussian", "-s", "parallel:solver=rk45", "--nfe", "12", "-k", "2")
     assert code == 2 and "decides itself" in error and "Traceback" not in error
+
+
+def test_a_budget_in_the_bench_lays_out_the_plan():
+    from solverkit.bench.runner import run_suite
+    from solverkit.bench.suite import ModelEntry, Suite
+    from solverkit.bench.suite_file import load_suite
+
+    suite = Suite(
+        "s", models=(ModelEntry("gaussian", 8),), samplers=("dpmpp-2m", "parallel:solver=dpmpp-2m", "parallel:solver=rk45"),
+        nfe=(12,), grid="karras", metrics=("ode_error", "calls"),
+    )  # fmt: skip
+    alone, swept, refused = run_suite(suite)
+    assert alone["calls"] == 12 > swept["calls"] == swept["passes"] == swept["reports"]["sweeps"] and swept["nfe"] > 12
+    assert swept["ode_error"] == pytest.approx(alone["ode_error"], rel=0.05)
+    assert refused["status"] != "ok" and "decides itself" in refused["status"]
+    assert "parallel:solver=dpmpp-2m,window=16" in load_suite("parallel").samplers
+
+
+def test_show_has_the_plan_of_the_solver(cli):
+    code, out, _ = cli("show", "parallel:solver=heun", "--nfe", "5", "--json")
+    assert code == 0 and len(out.split('"evaluation"')) == 6
+    code, _, error = cli("show", "parallel:solver=rk45")
+    assert code == 2 and "decides itself" in error

@@ -118,8 +118,9 @@ WRONG = [
 def test_a_wrong_decoder_is_caught(fn, fields, check):
     card = DecoderCard(fn.__name__, fn, skip=4, **fields)
     options = {"strength": 2.0} if fn is idle_option else {}
-    with pytest.raises((AssertionError, sk.errors.OptionError)):
+    with pytest.raises((sk.testing.CheckError, sk.errors.OptionError)) as found:
         check(card, options)
+    assert getattr(found.value, "cause", "refused")
 
 
 def test_a_right_decoder_passes_by_name_and_by_card():

@@ -1,11 +1,11 @@
 """A sampling server: requests of any samplers and budgets share one network, step by step.
 
     uvicorn --factory server:make_app          # in this folder
-    curl localhost:8000/sample -H 'content-type: application/json' -d '{"sampler": "unipc", "nfe": 12, "seed": 3, "label": 7}'
+    curl localhost:8000/sample -H 'content-type: application/json' -d '{"sampler": "unipc", "nfe": 9, "seed": 3}'
 
 A request is a plan, a state x and a `State`: tuples that `sk.begin` and `sk.advance` take and give. Nothing of it lives in
 the network or in a scheduler, so any requests can be in one batch: each row is at its own level, with its own label. The
-batch always has SLOTS rows, the free ones filled with zeros: the network then runs the same kernels whoever shares it, and a
+batch always has SLOTS rows, the free ones filled with zeros: the network runs the same kernels whoever shares it, and a
 sample is bit for bit what the server makes when it is alone with it. docs/serving.md says where that was measured.
 """
 

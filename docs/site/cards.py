@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 
 import solverkit as sk
-from solverkit.errors import SolverKitError
+from solverkit.errors import OptionError, SolverKitError
 from solverkit.registry.bibliography import citations
 from solverkit.run.choose import choose_grid
 
@@ -29,16 +29,20 @@ def write(folder: Path) -> list[Any]:
         for card in kind.values():
             if (PLUGINS / card.plugin).is_dir() and card.plugin != "example":
                 families.setdefault(card.plugin, []).append(card)
-    index = ["# Samplers", "", "Every registered sampler, by the plugin that brings it. Order: none means that the method is stochastic or"]
-    index += ["chooses its steps; NFE: evaluations of six steps on a VP schedule.", ""]
-    index += ["| sampler | order | NFE | source | plugin |", "|---|---|---|---|---|"]
+    index = [
+        "# Samplers", "",
+        "Every registered sampler, by the plugin that brings it. Order: none means that the method is stochastic, chooses",
+        "its steps while it runs, or hangs on what it is given; NFE: evaluations of six steps on a VP schedule.", "",
+        "| sampler | order | NFE | source | plugin |", "|---|---|---|---|---|",
+    ]  # fmt: skip
     nav: list[Any] = ["samplers/index.md"]
     for plugin, found in sorted(families.items()):
         text = re.sub(r"\]\(\.\./\.\./docs/", "](../", (PLUGINS / plugin / "README.md").read_text(encoding="utf-8"))
         lines = [text, "", "## Cards", ""]
         for card in found:
             facts, shown = _card(card, folder)
-            index.append(f"| [`{card.name}`]({plugin}.md#{plugin}-{card.name}) | {facts['order']} | {facts['six steps']} | {card.reference} | {plugin} |")
+            link = f"[`{card.name}`]({plugin}.md#{plugin}-{card.name})"
+            index.append(f"| {link} | {facts['order']} | {facts['six steps']} | {card.reference} | {plugin} |")
             lines += shown
         (folder / f"{plugin}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         nav.append({plugin.replace("_", " "): f"samplers/{plugin}.md"})
@@ -63,28 +67,26 @@ def _card(card: Any, folder: Path) -> tuple[dict[str, str], list[str]]:
     elif hasattr(card, "said"):
         order = card.said("order", {})
         facts["order"] = "none" if order is None else f"{order}, in law"
+    options = ", ".join(f"`{n}={card.defaults[n]!r}`" if n in card.defaults else f"`{n}`" for n in card.options)
     lines = [f"### {card.name} {{ #{card.plugin}-{card.name} }}", "", _docstring(card), ""]
-    lines += ["| | |", "|---|---|", f"| order | {facts['order']} |", f"| evaluations of six steps | {facts['six steps']} |"]
-    lines += [f"| source | {card.reference} |"]
-    lines += [f"| option `{name}` | {_default(card, name)} |" for name in card.options]
-    lines.append("")
+    lines += [f"* Order: {facts['order']}. Evaluations of six steps: {facts['six steps']}.", f"* Source: {card.reference}."]
+    lines += [f"* Options: {options or 'none'}.", ""]
     if picture:
         lines += [f"![The plan of {card.name} at {NFE} evaluations]({picture}){{ .plan }}", ""]
     elif note:
         lines += [f"No plan to show: {note}", ""]
-    lines += ["??? quote \"BibTeX\"", "", "    ```bibtex", *(f"    {line}" for line in "\n\n".join(citations(card)).split("\n")), "    ```", ""]
+    bibtex = "\n\n".join(citations(card)).split("\n")
+    lines += ['??? quote "BibTeX"', "", "    ```bibtex", *(f"    {line}" for line in bibtex), "    ```", ""]
     return facts, lines
 
 
 def _plan(card: Any, **budget: int) -> Any:
-    options = card.check({}) if card.prepare is None or card.required == [] else card.check(card.variants[0] if card.variants else {})
+    """A plan on the VP schedule, at the card's defaults, or at its first variant where an option is required."""
     if not card.traceable:
-        raise SolverKitError("it chooses its steps while it runs.")
-    return sk.trace(card.name, choose_grid(card, VP, budget.get("nfe"), budget.get("steps"), None, None, options), **options)
-
-
-def _default(card: Any, name: str) -> str:
-    return f"`{card.defaults[name]!r}`" if name in card.defaults else "required"
+        raise OptionError("it chooses its steps while it runs.")
+    options = card.check(card.variants[0] if card.required and card.variants else {})
+    grid = choose_grid(card, VP, budget.get("nfe"), budget.get("steps"), None, None, options)
+    return sk.trace(card.name, grid, **options)
 
 
 def _docstring(card: Any) -> str:

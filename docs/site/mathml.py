@@ -26,6 +26,7 @@ def _mathml(found: re.Match[str]) -> str:
     made = convert(html.unescape(tex).strip(), display="inline" if kind == "(" else "block")
     if unknown := re.search(r"\\[a-zA-Z]+", html.unescape(made)):
         raise ValueError(f"the formula {tex.strip()!r} has {unknown[0]}, which is not known")
+    made = made.replace("<mi>log</mi>", '<mi>log</mi><mspace width="0.17em"/>')  # as TeX spaces an operator
     return f'<{tag} class="formula">{made}</{tag}>'
 
 

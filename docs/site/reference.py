@@ -25,6 +25,7 @@ def write(folder: Path) -> list[Any]:
     homes: dict[str, list[str]] = {}
     for module, names in sk._NAMES.items():
         homes.setdefault(module.split(".")[0], []).extend(n for n in names.split() if n != "SchedulerMixin")
+    nav: list[Any] = ["reference/index.md"]
     lines = ["# Reference", "", "From the docstrings. `import solverkit as sk` loads nothing heavy.", ""]
     lines += ["| page | names |", "|---|---|"]
     for room in [*(room for room in ROOMS if room in homes), *sorted(set(homes) - set(ROOMS))]:

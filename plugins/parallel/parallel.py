@@ -30,6 +30,7 @@ def of_solver(options: dict[str, Any]) -> tuple[SamplerCard, dict[str, Any]]:
     traceable=False,
     paced=of_solver,
     reference="Shih et al. 2023, arXiv 2305.16317, Algorithm 1",
+    cite="shih2023",
     variants=({"solver": "dpmpp-2m", "window": 4, "tolerance": 0.0}, {"solver": "heun"}, {"solver": "euler-ancestral"}),
 )
 def parallel(
@@ -44,8 +45,8 @@ def parallel(
         1/d |x_j^{k+1} - x_j^k|^2 > tolerance^2 sigma_j^2
 
     d numbers a sample, sigma_j that of the posterior of the step that evaluation j belongs to, in the frame. A sweep
-    settles at least one evaluation, so there are never more sweeps than evaluations. With tolerance 0 the end is that of the plan
-    driven one evaluation at a time, to the last bit where a row of the network does not depend on its batch.
+    settles at least one evaluation: there are never more sweeps than evaluations. With tolerance 0 the end is that of the
+    plan driven one evaluation at a time, to the last bit where a row of the network does not depend on its batch.
 
     nfe= and steps= lay out the plan, and more rows are asked. `Result.passes` and `Result.reports["sweeps"]` are what is
     sequential, `Result.nfe` the rows, `Result.reports["sequential"]` the plan's evaluations.

@@ -80,8 +80,8 @@ class Sweeps:
         """One batch of the model, and the plan's rows over what it answered."""
         low, stops = min(self.starts), self._stops()
         self._ask(low, stops)
-        changed = [self._advance(j) for j in range(low, max(stops))]
-        far = torch.stack(changed).cpu().tolist()
+        old = [self.nodes[j + 1] for j in range(low, max(stops))]
+        far = self._changed(old, [self._advance(j) for j in range(low, max(stops))])
         self.starts = [
             next((j for j in range(a + 1, b) if not far[j - 1 - low][i] <= self.most[j]), b)
             for i, (a, b) in enumerate(zip(self.starts, stops))
@@ -94,40 +94,37 @@ class Sweeps:
         return [min(a + self.window, self.plan.nfe) for a in self.starts]
 
     def _ask(self, low: int, stops: Sequence[int]) -> None:
-        """D_j of the evaluations in each sample's window, all in one batch."""
-        batch, places = len(stops), range(low, max(stops))
-        own = {j: [i for i, (a, b) in enumerate(zip(self.starts, stops)) if a <= j < b] for j in places}
-        index = {j: torch.tensor(rows, device=self.guess.device) for j, rows in own.items() if len(rows) < batch}
-        x = torch.cat([self.nodes[j][index[j]] if j in index else self.nodes[j] for j in places])
-        levels = tuple(self.plan.levels[j] for j in places for _ in own[j])
-        samples = [i for j in places for i in own[j]]
-        ahead = getattr(self.model, "ahead", None)
-        asked = ask(self.model, x, levels, torch.tensor(samples)) if ahead is None else ahead(x, levels, samples)
-        for j, part in zip(places, asked.split([len(own[j]) for j in places])):
-            self.answers[j] = self.answers[j].index_copy(0, index[j], part) if j in index else part
-        self.guess = self.answers[max(stops) - 1]
-        if min(stops) < max(stops):
-            self._beyond(low, stops)
+        """D_j of the evaluations in each sample's window, all in one batch; behind a window its last answer."""
+        places, batch = range(low, max(stops)), len(stops)
+        window = [(j, i) for j in places for i, (a, b) in enumerate(zip(self.starts, stops)) if a <= j < b]
+        behind = [(j, i) for j in places for i, b in enumerate(stops) if j >= b]
 
-    def _beyond(self, low: int, stops: Sequence[int]) -> None:
-        """The guess of samples whose windows end before others', in the place of answers that they did not ask for."""
-        for stop in sorted({*stops} - {max(stops)}):
-            rows = torch.tensor([i for i, b in enumerate(stops) if b == stop], device=self.guess.device)
-            guess = self.answers[stop - 1][rows] if stop > low else self.guess[rows]
-            for j in range(max(stop, low), max(stops)):
-                self.answers[j] = self.answers[j].index_copy(0, rows, guess)
-            self.guess = self.guess.index_copy(0, rows, guess)
+        def rows(of: Sequence[tuple[int, int]]) -> torch.Tensor:
+            return torch.tensor([(j - low) * batch + i for j, i in of], device=self.guess.device)
+
+        asked = rows(window)
+        x = torch.cat([self.nodes[j] for j in places])[asked]
+        levels, samples = tuple(self.plan.levels[j] for j, _ in window), [i for _, i in window]
+        ahead = getattr(self.model, "ahead", None)
+        new = ask(self.model, x, levels, torch.tensor(samples)) if ahead is None else ahead(x, levels, samples)
+        answers = torch.cat([self.answers[j] for j in places]).index_copy(0, asked, new)
+        if behind:
+            answers = answers.index_copy(0, rows(behind), answers[rows([(stops[i] - 1, i) for _, i in behind])])
+        self.answers.update(zip(places, answers.split(batch)))
+        self.guess = self.answers[places[-1]]
 
     def _advance(self, j: int) -> torch.Tensor:
-        """x_{j + 1} anew; its mean square change in each sample, (B,) (with tolerance 0: whether it changed)."""
-        new, self.states[j + 1] = advance(
-            self.plan, self.states[j], self.nodes[j], self.answers[j], self.draw.of(j + 1)
-        )
-        old, self.nodes[j + 1] = self.nodes.get(j + 1), new
-        if old is None:
-            return torch.empty(0)
-        flat = (new != old).flatten(1).any(1) if self.exact else (new - old).flatten(1).square().mean(1)
-        return flat.to(new.dtype)
+        """x_{j + 1} by row j of the plan."""
+        draw = self.draw.of(j + 1)
+        new, self.states[j + 1] = advance(self.plan, self.states[j], self.nodes[j], self.answers[j], draw)
+        self.nodes[j + 1] = new
+        return new
+
+    def _changed(self, old: Sequence[torch.Tensor], new: Sequence[torch.Tensor]) -> list[list[float]]:
+        """The mean square change of each node in each sample; with tolerance 0 whether any number of it changed."""
+        a, b = torch.stack(list(old)), torch.stack(list(new))
+        far = (a != b).flatten(2).any(2) if self.exact else (b - a).flatten(2).square().mean(2)
+        return far.cpu().tolist()  # type: ignore[no-any-return]
 
     def _forget(self, low: int) -> None:
         """Tell of the evaluations that are final in all samples, and let them go."""

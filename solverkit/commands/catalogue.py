@@ -37,9 +37,8 @@ def samplers(as_json: bool = JSON, aliases: bool = ALIASES) -> None:
     rows = []
     for card in cards:
         order = "-" if card.order_of({}) is None else str(card.order_of({}))
-        rows.append(
-            (card.name, order if card.traceable else f"{order} adaptive", _options(card), card.reference, card.plugin)
-        )
+        order = order if card.traceable else "its solver's" if card.takes_budget else f"{order} adaptive"
+        rows.append((card.name, order, _options(card), card.reference, card.plugin))
     print_table("samplers", ("name", "order", "options", "source", "plugin"), rows)
 
 
@@ -103,7 +102,7 @@ def plugins(as_json: bool = JSON) -> None:
         warnings.simplefilter("ignore", PluginWarning)  # it stands in the table
         modules, failed = load_plugins(os.environ.get(ENVIRONMENT))
         registry = build_registry(modules)
-        entries = {entry.name: entry for entry in reversed(installed())}
+        entries = {entry.name: entry for entry in reversed(installed()[0])}
     records: list[dict[str, Any]] = []
     for name in dict.fromkeys([*modules, *(name for name, _ in failed)]):
         own = {kind: [c.name for c in cards.values() if c.plugin == name] for kind, cards in registry.cards.items()}
@@ -127,9 +126,9 @@ def _from(module: Any, entry: Any) -> dict[str, str]:
 
     package = getattr(entry, "dist", None)
     distribution, version = (package.name, package.version) if package is not None else ("", "")
-    if entry is None:  # what the core registers
+    if entry is None and module is not None:  # what the core registers
         distribution, version = "solverkit", __version__
-    name = entry.value if module is None else getattr(module, "__name__", repr(module))
+    name = getattr(entry, "value", "") if module is None else getattr(module, "__name__", repr(module))
     return {
         "module": name, "path": getattr(module, "__file__", None) or "", "distribution": distribution, "version": version,
     }  # fmt: skip

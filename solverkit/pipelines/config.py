@@ -160,7 +160,7 @@ def check(own: Mapping[str, Any]) -> SamplerCard:
     if not card.traceable:
         raise OptionError(
             f"{card.name!r} chooses its steps by what it sees (pull-only), and a pipeline needs to know its timesteps "
-            "beforehand. Use sk.sample, or another sampler."
+            "beforehand. Use sk.sample, a modular pipeline (sk.pulled), or another sampler."
         )
     if not isinstance(own["sampler_options"], Mapping):
         raise OptionError(f"sampler_options must be a dict, got {own['sampler_options']!r:.80}.")

@@ -8,7 +8,9 @@ from diffusers import SchedulerMixin
 from diffusers.configuration_utils import ConfigMixin
 
 from ..errors import OptionError
+from ..process.schedule import Flow
 from .config import LOADERS, merged, native_part
+from .convention import Convention
 from .inversion import inverse_class
 
 
@@ -57,6 +59,17 @@ class Configured(SchedulerMixin, ConfigMixin):
         unused = {key: kwargs.pop(key) for key in LOADERS if key in kwargs}
         scheduler = cls.from_config(config, **kwargs)
         return (scheduler, unused) if return_unused_kwargs else scheduler
+
+    def set_shift(self, shift: float) -> None:
+        """Another shift of a flow, from the next `set_timesteps` on, as the flow-matching classes take it.
+
+        Raises:
+            OptionError: the network is on no flow.
+        """
+        config = dict(self._internal_dict)
+        if not isinstance(Convention.read(config, config["native_class"]).schedule, Flow):
+            raise OptionError(f"a shift belongs to a flow, and this is the config of a {config['native_class']} on none.")
+        self._configure(merged(config, {"shift": shift}))
 
     def native(self) -> SchedulerMixin:
         """The native scheduler that this one was made from, with its config."""

@@ -108,6 +108,13 @@ class Reading:
     def _begin_index(self) -> int | None:
         return self.begin_index
 
+    @_begin_index.setter
+    def _begin_index(self, index: int | None) -> None:
+        began = self._begun()
+        run = began.fork()
+        run.begin_index = index
+        self._replace(began, run)
+
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Say where the loop starts, so that `step` need not look the timestep up.
 

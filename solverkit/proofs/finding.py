@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+NAN = "0 / 0 or inf - inf: at alpha = 0 (a flow's start, where log-SNR is infinite), at t = 0, or in a step of no length"
+
 
 class Finding(NamedTuple):
     """One figure of a check that held, its bound ("at most" or "at least" the limit), and how near it is (1 is at it)."""
@@ -68,7 +70,7 @@ def at_most(figure: float, limit: float, text: str, cause: str) -> None:
         CheckError: with the text, the figures and the cause.
     """
     if not figure <= limit:
-        raise CheckError(text, cause, float(figure), float(limit), "at most")
+        raise CheckError(text, NAN if math.isnan(figure) else cause, float(figure), float(limit), "at most")
     _note(figure, limit, "at most", figure / limit if limit > 0 else float(figure >= limit))
 
 
@@ -79,7 +81,7 @@ def at_least(figure: float, limit: float, text: str, cause: str) -> None:
         CheckError: with the text, the figures and the cause.
     """
     if not figure >= limit:
-        raise CheckError(text, cause, float(figure), float(limit), "at least")
+        raise CheckError(text, NAN if math.isnan(figure) else cause, float(figure), float(limit), "at least")
     _note(figure, limit, "at least", limit / figure if figure > 0 else 1.0)
 
 

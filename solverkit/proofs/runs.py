@@ -173,7 +173,7 @@ def _untouched(card: SamplerCard, options: Mapping[str, Any], target: Any, grid:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
     run(card, model, x, grid, options)
     holds(torch.equal(x, before), "the sampler changed x in place", IN_PLACE)
-    same = all(torch.equal(a, b) for a, b in seen)
+    same = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in seen)
     holds(same, "the sampler changed an evaluated state or an answer in place", IN_PLACE)
     holds(torch.equal(torch.get_rng_state(), torch_state), "the sampler used or set torch's global generator", GLOBAL)
     numpy_same = bool((np.random.get_state()[1] == numpy_state).all())  # type: ignore[index]

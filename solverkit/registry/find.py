@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 
 from ..errors import UnknownNameError
@@ -38,6 +39,8 @@ def find_card(text: str, kind: str | None = None) -> Card:
     name, preset = parse_options(text)
     found = kind or next(iter(kinds_of(text)), None)
     if found is None:
-        raise UnknownNameError("name", name, {other for kind in PROVEN for other in registry().cards[f"{kind}s"]})
+        names = {other for kind in PROVEN for other in registry().cards[f"{kind}s"]}
+        near = difflib.get_close_matches(name, sorted(names), n=5, cutoff=0.4)
+        raise UnknownNameError("sampler, decoder, grid, model or metric", name, near or names)
     card = registry().get(f"{found}s", name)
     return replace(card, name=text, preset=card.check(preset, partial=True)) if preset else card
