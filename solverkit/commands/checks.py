@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import LoadError, OptionError, PluginError
+from ..foreign import is_foreign
 from . import parameters
 from .console import console, print_json, remark
 
@@ -28,7 +29,7 @@ def check(
     """Prove a decoder, grid, model or metric by checks of its own, or a sampler: order, spellings, nfe, options, edits,
     independence, finite, ends, law, parts, growth, device, input_untouched, system.
     """
-    others = name.startswith(("diffusers:", "k-diffusion:"))
+    others = is_foreign(name)
     results = released(name, kind) if others else run(find(name, kind))
     if as_json:
         print_json([record(result) for result in results])
