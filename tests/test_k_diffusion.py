@@ -17,6 +17,10 @@ from solverkit.errors import DenoiserError, GridError, OptionError, UnknownNameE
 from solverkit.foreign import released
 from solverkit.foreign.draws import BrownianPath
 from solverkit.problems import mixture
+from solverkit.proofs.finding import CheckError
+from solverkit.proofs.law import check_ends
+from solverkit.proofs.order import check_order
+from solverkit.proofs.runs import check_finite, check_independence, check_input_untouched, check_nfe
 from solverkit.registry.registry import resolve
 from solverkit.run.noise import Noise, SampleNoise
 
@@ -91,14 +95,27 @@ def test_global_randomness_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_flow_models_run_where_sigma_is_finite():
+def test_flow_models():
     flow = mixture(dim=4, modes=3, schedule=sk.Flow())
+    run = {"num_samples": 2, "dtype": torch.float64}
     levels = [0.9, 0.7, 0.4, 0.1, 0.0]
-    theirs = sk.sample(flow, adapted("dpmpp_2m"), levels=levels, num_samples=2, dtype=torch.float64).x
-    ours = sk.sample(flow, "dpmpp-2m:released=true", levels=levels, num_samples=2, dtype=torch.float64).x
+    theirs = sk.sample(flow, adapted("dpmpp_2m"), levels=levels, **run).x
+    ours = sk.sample(flow, "dpmpp-2m:released=true", levels=levels, **run).x
     assert float((theirs - ours).abs().max()) < 1e-12
-    with pytest.raises(GridError, match="infinite where this run begins; give levels="):
-        sk.sample(flow, adapted("dpmpp_2m"), steps=4, num_samples=2)
+    whole = sk.sample(flow, adapted("heun"), steps=4, **run)  # the first step, from alpha = 0, is Euler's
+    assert whole.nfe == 6
+    first = sk.sample(flow, "euler", levels=[1.0, 0.75], **run).x
+    rest = sk.sample(flow, adapted("heun"), levels=[0.75, 0.5, 0.25, 0.0], x=first).x
+    assert float((whole.x - rest).abs().max()) < 1e-12
+    assert sk.sample(flow, adapted("heun"), steps=1, **run).nfe == 1
+
+
+def test_the_kit_checks_an_adapted_function():
+    card = resolve(sk.adapt_k_diffusion(released.k_diffusion_function("dpmpp_2m"), order=2))
+    for check in (check_order, check_nfe, check_independence, check_finite, check_ends, check_input_untouched):
+        check(card, {})
+    with pytest.raises(CheckError, match="sample 0 differs by"):
+        check_independence(resolve(adapted("dpm_adaptive")), {})
 
 
 def test_a_function_of_anyone():

@@ -107,6 +107,15 @@ def test_hooks_that_do_not_exist_or_take_something_else(hook, words):
     assert words in " ".join(what for _, what in registry.failed)
 
 
+def test_one_module_under_two_names_and_a_hook_of_another_name():
+    module = types.ModuleType("stranger")
+    module.mine = sk.hookimpl(specname="register_samplers")(lambda register: register("doubled", doubled))
+    with pytest.warns(PluginWarning) as caught:
+        registry = build_registry({"one": module, "two": module})
+    assert registry.cards["samplers"]["doubled"].plugin == "one"
+    assert [plugin for plugin, _ in registry.failed] == ["two"] and len(caught) == 1
+
+
 def test_unknown_names_list_the_rest():
     with pytest.raises(UnknownNameError, match="Did you mean 'dpmpp-2m'.*Known: .*heun"):
         sk.trace("dpmp-2m", sk.make_grid("karras", sk.EDM(), 3))
@@ -191,7 +200,7 @@ def test_broken_plugins_are_told_in_one_line_each_and_the_rest_works(strangers, 
         "attribute": "has no attribute 'plugin'",
         "number": "5 has no hook and registers nothing",
         "classic": "another plugin (solverkit_plugins.classic) has that name",
-        "malformed": "the entry points of malformed cannot be read",
+        "malformed": "its entry points cannot be read",
     }
     for name, text in words.items():
         assert sum(name in line and text in line for line in lines) == 1, (name, err)
@@ -210,6 +219,7 @@ def test_plugins_shows_package_version_path_and_what_is_wrong(strangers, cli):
         assert records[name]["status"].startswith("failed: ") and words in records[name]["status"]
         assert (records[name]["distribution"], records[name]["version"]) == (name, "1.5")
     assert "has that name" in records["classic"]["status"]
+    assert "its entry points cannot be read" in records["malformed"]["status"]
     code, table, _ = cli("plugins")
     assert code == 0 and "good 1.5" in table and "no such GPU" in table
 

@@ -23,6 +23,7 @@ import reference  # noqa: E402
 
 DOCS, ROOT = HERE.parent, HERE.parents[1]
 BUILD, SITE = HERE / "build", HERE / "build" / "html"
+LINKED = re.compile(r'<a\b[^>]*?\bhref="?([^"\s>#]+)')
 LOADED = re.compile(  # src of a script, an image, ..., and href of a style sheet
     r"""<(?:script|img|source|iframe)\b[^>]*?\bsrc="?([^"\s>]+)|<link\b[^>]*?\brel="?stylesheet\b[^>]*?\bhref="?([^"\s>]+)"""
 )
@@ -48,15 +49,17 @@ def main() -> None:
 
 
 def wrong(page: Path) -> list[str]:
-    """What a page loads that is not part of the site: of another host, or not there."""
-    loaded = {a or b for a, b in LOADED.findall(page.read_text(encoding="utf-8"))}
+    """What a page loads or links to that is not part of the site: loads from another host, and files that are not there."""
+    text = page.read_text(encoding="utf-8")
+    loaded = {a or b for a, b in LOADED.findall(text)}
+    loaded |= {link for link in LINKED.findall(text) if not re.match(r"https?:|mailto:|#", link)}
     inside = {name for name in loaded if name.startswith("data:") or (page.parent / name.partition("?")[0]).is_file()}
     return sorted(loaded - inside) if page.name != "404.html" else []  # whose addresses begin at the root of a host
 
 
 def stage(pages: Path) -> dict[str, list[Any]]:
     """Write every page below `pages`; the parts of the navigation that were made, by name."""
-    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("site", "examples"))
+    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("site"))
     shutil.copy(HERE / "style.css", pages)
     shutil.copy(ROOT / "CHANGELOG.md", pages / "changelog.md")
     made = {"samplers": cards.write(pages / "samplers"), "reference": reference.write(pages / "reference")}

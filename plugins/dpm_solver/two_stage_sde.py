@@ -80,6 +80,7 @@ def dpmpp_sde(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_no
     "dpmpp-2s-ancestral",
     order=lambda options: 2 if options["eta"] == 0 else None,
     reference="k-diffusion, sample_dpmpp_2s_ancestral",
+    cite="crowson2022",
     variants=({"eta": 0.0}, {"eta": 0.5, "s_noise": 1.003}),
 )
 def dpmpp_2s_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0, s_noise: float = 1.0) -> Any:

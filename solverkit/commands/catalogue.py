@@ -102,7 +102,7 @@ def plugins(as_json: bool = JSON) -> None:
         warnings.simplefilter("ignore", PluginWarning)  # it stands in the table
         modules, failed = load_plugins(os.environ.get(ENVIRONMENT))
         registry = build_registry(modules)
-        entries = {entry.name: entry for entry in reversed(installed())}
+        entries = {entry.name: entry for entry in reversed(installed()[0])}
     records: list[dict[str, Any]] = []
     for name in dict.fromkeys([*modules, *(name for name, _ in failed)]):
         own = {kind: [c.name for c in cards.values() if c.plugin == name] for kind, cards in registry.cards.items()}
@@ -126,9 +126,9 @@ def _from(module: Any, entry: Any) -> dict[str, str]:
 
     package = getattr(entry, "dist", None)
     distribution, version = (package.name, package.version) if package is not None else ("", "")
-    if entry is None:  # what the core registers
+    if entry is None and module is not None:  # what the core registers
         distribution, version = "solverkit", __version__
-    name = entry.value if module is None else getattr(module, "__name__", repr(module))
+    name = getattr(entry, "value", "") if module is None else getattr(module, "__name__", repr(module))
     return {
         "module": name, "path": getattr(module, "__file__", None) or "", "distribution": distribution, "version": version,
     }  # fmt: skip

@@ -64,6 +64,8 @@ CLAIMS: dict[str, Claim] = {
     ),
     "diffusers:DPMSolverMultistepScheduler": Claim(_solver_order(), "solver_order", causes={
         "order": HALF_D2,
+        "edits": "with sde-dpmsolver++ and solver_order=3 the second difference has the weight phi_3 - 1 in the place of "
+                 "phi_3, which does not vanish with the step",
         "finite": "the noise of the sde-dpmsolver form is as large as that of the level that a long step leaves",
     }),
     "diffusers:DPMSolverSinglestepScheduler": Claim(_solver_order(), "solver_order", causes={

@@ -33,7 +33,7 @@ def adapt_k_diffusion(fn: Callable[..., Any], name: str | None = None, **fields:
 
     A function of (sigma_min, sigma_max), with n or without, chooses its levels itself, between the first and the last
     positive level of the grid; n is the number of steps between them. Where the grid ends at 0 one more evaluation leads
-    there, x = D.
+    there, x = D. Where a run begins at alpha = 0, at an infinite sigma, its first step is Euler's, in the flow frame.
 
     Args:
         fn: The function. It is not changed.
@@ -62,9 +62,13 @@ def adapt_k_diffusion(fn: Callable[..., Any], name: str | None = None, **fields:
     ]
 
     def sampler(model: Any, x: torch.Tensor, grid: Grid, noise: Any, **given: Any) -> torch.Tensor:
-        return KDiffusionRun(fn, model, x, grid, noise)(given)
+        s, t = grid[0], grid[1]
+        if s.alpha > 0:
+            return KDiffusionRun(fn, model, x, grid, noise)(given)
+        x = x + (t - s) * (x - model(x, s)) / s  # sigma / alpha is infinite there: one step of ours, in the frame
+        return x if len(grid) == 2 else KDiffusionRun(fn, model, x, grid.tail(1), noise)(given)
 
-    sampler.__name__ = name or getattr(fn, "__name__", "sampler")
+    sampler.__name__ = str(name or getattr(fn, "__name__", "sampler"))
     sampler.__doc__ = fn.__doc__
     sampler.__module__ = str(getattr(fn, "__module__", ""))
     sampler.func = fn  # type: ignore[attr-defined]  # as of a partial: whose source a stored result depends on
@@ -91,10 +95,7 @@ class KDiffusionRun:
         self, fn: Any, model: Any, x: torch.Tensor, grid: Grid, noise: Any, edit: Callable[..., torch.Tensor] | None = None
     ) -> None:
         if grid[0].alpha == 0:
-            raise GridError(
-                "samplers of k-diffusion know sigma / alpha, which is infinite where this run begins; give levels= that "
-                "begin below 1."
-            )
+            raise GridError("functions of k-diffusion know sigma / alpha, which is infinite at alpha = 0.")
         self.fn, self.parameters = fn, inspect.signature(fn).parameters
         self.model, self.grid, self.noise, self.edit = model, grid, noise, edit
         self.x = x if edit is None and grid[0].alpha == 1 else x / grid[0].alpha

@@ -42,10 +42,17 @@ class Foreign(Protocol):
         own_levels: It lays out its levels itself, between two ends.
     """
 
-    name: str
-    package: str
-    options: dict[str, Any]
-    own_levels: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def package(self) -> str: ...
+
+    @property
+    def options(self) -> dict[str, Any]: ...
+
+    @property
+    def own_levels(self) -> bool: ...
 
     @property
     def defaults(self) -> dict[str, Any]: ...

@@ -136,14 +136,14 @@ def check_grid_refines(card: GridCard, options: Mapping[str, Any]) -> None:
     for schedule in SCHEDULES[:-1]:
         for frame in (0, 1):
             errors = {}
-            for _, n, ratios in layouts_or_none(card, options, (schedule,), (12, 48)):
+            for _, n, ratios in layouts_or_none(card, options, (schedule,), (8, 32)):
                 with framed(schedule):
                     errors[n] = _error(schedule, [r for r in ratios if r < math.inf or frame], frame)
             if len(errors) == 2 and min(errors.values()) > 1e-9:
                 with framed(schedule):
                     at_most(
-                        errors[48] / errors[12], 0.8,
-                        f"Euler errs by {errors[12]:.2e} in 12 steps and by {errors[48]:.2e} in 48 (frame {frame})",
+                        errors[32] / errors[8], 0.8,
+                        f"Euler errs by {errors[8]:.2e} in 8 steps and by {errors[32]:.2e} in 32 (frame {frame})",
                         "one gap does not close as n grows: a level that is always skipped, a jump from the top, "
                         "or n that is capped (a table)",
                     )  # fmt: skip

@@ -99,7 +99,8 @@ def build_registry(modules: Mapping[str, Any]) -> Registry:
                 tell(name, what)
             manager.register(module, name=name)
         except (Exception, SystemExit) as error:  # such as a hook that takes other arguments
-            manager.unregister(name=name)
+            if manager.has_plugin(name):
+                manager.unregister(name=name)
             tell(name, f"its hooks cannot be called: {_line(error)}")
     for kind in KINDS:
         for implementation in getattr(manager.hook, f"register_{kind}").get_hookimpls():  # in the order of modules
@@ -110,7 +111,8 @@ def build_registry(modules: Mapping[str, Any]) -> Registry:
 def _not_hooks(manager: pluggy.PluginManager, module: Any) -> Iterable[str]:
     """What is wrong with the hooks of a module before any is called."""
     known = [name for name in vars(hookspecs) if name.startswith("register_")]
-    marked = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) is not None]
+    said = ((name, manager.parse_hookimpl_opts(module, name)) for name in dir(module))
+    marked = [options["specname"] or name for name, options in said if options is not None]
     for name in marked:
         if name not in known:
             yield f"there is no hook {name!r}.{nearest(name, known)} Hooks: {', '.join(known)}."
@@ -157,23 +159,20 @@ def _line(error: BaseException, bare: bool = False) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def installed() -> list[EntryPoint]:
-    """The entry points of the group "solverkit": those of solverkit itself first, then by name.
-
-    Warns:
-        PluginWarning: a package whose entry points cannot be read.
+def installed() -> tuple[list[EntryPoint], list[tuple[str, str]]]:
+    """The entry points of the group "solverkit", those of solverkit itself first, then by name; and (package, reason) of
+    packages whose entry points cannot be read.
     """
+    found, unreadable = list[EntryPoint](), list[tuple[str, str]]()
     try:
         found = list(entry_points(group=hookspecs.PROJECT))
     except Exception:  # one malformed file; whose it is, is found one by one
-        found = []
         for package in distributions():
             try:
                 found += [e for e in package.entry_points if e.group == hookspecs.PROJECT]
             except Exception as error:  # whatever a parser of metadata raises
-                name = package.metadata["Name"]
-                warnings.warn(f"the entry points of {name} cannot be read: {_line(error)}", PluginWarning, stacklevel=2)
-    return sorted(found, key=lambda e: (not e.value.startswith(OWN), e.name))
+                unreadable.append((package.metadata["Name"], f"its entry points cannot be read: {_line(error)}"))
+    return sorted(found, key=lambda e: (not e.value.startswith(OWN), e.name)), unreadable
 
 
 def load_plugins(restrict: str | None = None) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -193,8 +192,9 @@ def load_plugins(restrict: str | None = None) -> tuple[dict[str, Any], list[tupl
     """
     modules: dict[str, Any] = {name: importlib.import_module(path) for name, path in BUILTIN.items()}
     values = dict(BUILTIN)
-    failed: list[tuple[str, str]] = []
-    found = installed()
+    found, failed = installed()
+    for name, reason in failed:
+        warnings.warn(f"the package {name!r}: {reason}", PluginWarning, stacklevel=2)
     wanted = None if restrict is None else {name.strip() for name in restrict.split(",") if name.strip()}
     for name in sorted((wanted or set()) - {entry.name for entry in found} - set(BUILTIN)):
         raise UnknownNameError(f"plugin in {ENVIRONMENT}", name, [entry.name for entry in found])
