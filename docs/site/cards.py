@@ -15,6 +15,7 @@ from solverkit.registry.bibliography import citations
 from solverkit.run.choose import choose_grid
 
 matplotlib.rcParams["svg.hashsalt"] = "solverkit"  # the same file whenever it is made
+matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 NFE = 6

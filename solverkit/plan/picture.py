@@ -16,7 +16,7 @@ Label = tuple[str, int]  # "x", "D", "z" (a draw) or "op", and its number
 Weights = dict[Label, float]
 WRITTEN = 16  # rows with their numbers in the cells
 KINDS = ("x", "D", "z", "op")
-CELL, ROW = 0.62, 0.24  # inches
+CELL, ROW, LEFT = 0.62, 0.27, 0.85  # inches: a cell, and the margin of the levels
 
 
 def rows_of(plan: Plan) -> list[Weights]:
@@ -76,9 +76,11 @@ def plan_figure(plan: Plan) -> Figure:
         first = 0
     columns, weights = columns_of([{}] * first + rows)
     weights = weights[first:]
-    tall, wide = max(2.4, ROW * len(rows)), max(3.2, CELL * len(columns))
-    figure = Figure(figsize=(wide + 1.5, tall + 1.45), layout="constrained")
-    ticks, heat = figure.subplots(2, 1, height_ratios=(0.5, tall))
+    tall, wide = max(1.6, ROW * len(rows)), max(3.2, CELL * len(columns))
+    width, height = wide + LEFT + 0.15, tall + 1.3
+    figure = Figure(figsize=(width, height))
+    ticks = figure.add_axes((LEFT / width, 1 - 0.72 / height, wide / width, 0.42 / height))
+    heat = figure.add_axes((LEFT / width, 0.1 / height, wide / width, tall / height))
     _draw_levels(ticks, plan)
     _draw_weights(heat, plan, columns, weights, first)
     return figure
@@ -108,18 +110,17 @@ def _draw_weights(axis: Any, plan: Plan, columns: list[str], weights: list[dict[
 
     table = np.array([[row.get(column, math.nan) for column in columns] for row in weights]).reshape(len(weights), -1)
     shown = np.ma.masked_invalid(table)
-    axis.imshow(shown, cmap="RdBu", vmin=-1.5, vmax=1.5, aspect="auto")
-    axis.set_xticks(range(len(columns)), columns, fontsize=8)
+    axis.pcolormesh(shown, cmap="RdBu", vmin=-1.5, vmax=1.5, edgecolors="0.85", linewidth=0.5)
+    axis.invert_yaxis()
+    axis.set_xticks([i + 0.5 for i in range(len(columns))], columns, fontsize=8)
     axis.xaxis.tick_top()
     step = max(1, math.ceil(len(weights) / 40))
     names = [f"{plan.levels[j + first - 1]:.4g}" if j + first else "start" for j in range(len(weights))]
-    axis.set_yticks(range(0, len(weights), step), names[::step], fontsize=7)
+    axis.set_yticks([i + 0.5 for i in range(0, len(weights), step)], names[::step], fontsize=7)
     axis.set_ylabel("after the evaluation at s", fontsize=8)
     if len(weights) <= WRITTEN:
         for i, j in zip(*np.nonzero(~np.ma.getmaskarray(shown))):
             dark = abs(table[i, j]) > 0.9
-            axis.text(j, i, f"{table[i, j]:.3g}", ha="center", va="center", fontsize=7, color="w" if dark else "k")
-    axis.set_xticks([i - 0.5 for i in range(1, len(columns))], minor=True)
-    axis.set_yticks([i - 0.5 for i in range(1, len(weights))], minor=True)
-    axis.grid(which="minor", color="0.85", linewidth=0.5)
-    axis.tick_params(which="both", length=0)
+            words = {"ha": "center", "va": "center", "fontsize": 7, "color": "w" if dark else "k"}
+            axis.text(j + 0.5, i + 0.5, f"{table[i, j]:.3g}", **words)
+    axis.tick_params(length=0)
