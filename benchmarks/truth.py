@@ -6,7 +6,7 @@
     python benchmarks/tables.py truth --write
 
 A claim that takes longer has a command of its own; its figure is read out of the page that carries it. The samplers of
-k-diffusion are those of the installed package (pip install --no-deps k-diffusion).
+k-diffusion are those of the installed package (docs/coming-from.md).
 """
 
 from __future__ import annotations

@@ -154,14 +154,18 @@ def card_of(subject: Subject, kind: str | None = None) -> Card:
         raise UnknownNameError("kind", kind, PROVEN)
     if isinstance(subject, str):
         return find_card(subject, kind)
-    if not isinstance(subject, Card) and kind in (None, "sampler"):
-        return resolve(subject)
     if isinstance(subject, Card) and type(subject) in (OF_KIND if kind is None else (CARDS[f"{kind}s"][0],)):
         return subject
     if isinstance(subject, Card) or not callable(subject):
         raise OptionError(f"a {kind or 'sampler'} is a name, its card or a function, got a {type(subject).__name__}.")
-    card, skip = CARDS[f"{kind}s"]
-    return card(getattr(subject, "__name__", str(kind)), subject, skip=skip)
+    name = getattr(subject, "__name__", type(subject).__name__)
+    made, skip = CARDS[f"{kind or 'sampler'}s"]
+    card = resolve(subject) if made is SamplerCard else made(name, subject, skip=skip)
+    try:
+        card.validate()
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} is no {kind or 'sampler'}: {error}.") from None
+    return card
 
 
 def option_sets(card: Card) -> list[dict[str, Any]]:

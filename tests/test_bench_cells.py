@@ -15,6 +15,7 @@ import solverkit as sk
 from solverkit.bench.accounting import block_layers, watching
 from solverkit.bench.caching import Cached, cached, made_rule
 from solverkit.bench.named import function_in_file, split_sampler
+from solverkit.bench.report import make_panels
 from solverkit.bench.runner import run_suite
 from solverkit.bench.suite import ModelEntry, Suite
 from solverkit.errors import LoadError, OptionError, UnknownNameError
@@ -203,7 +204,7 @@ def test_settings_of_one_sampler_stand_side_by_side():
     rows = list(run_suite(small(samplers=names)))
     assert [row["options"] for row in rows] == [{"order": 1}, {"order": 2}, {"solver_order": 1}]
     assert [row["sampler"] for row in rows[:2]] == ["unipc", "unipc"]
-    panel = sk.bench.report.make_panels(rows)[0]
+    panel = make_panels(rows)[0]
     assert list(panel.points)[:2] == ["unipc (order=1)", "unipc (order=2)"]
 
 
@@ -305,7 +306,7 @@ def test_caches_are_variants_of_a_cell():
     assert [(row["budget"], row["cache"], row["nfe"]) for row in rows] == [
         (6, "none", 6), (12, "none", 12), (6, "frozen:every=2", 3), (12, "frozen:every=2", 6),
     ]  # fmt: skip
-    (panel,) = sk.bench.report.make_panels(rows)
+    (panel,) = make_panels(rows)
     assert list(panel.points) == ["euler", "euler (frozen:every=2)"]
     with pytest.raises(UnknownNameError, match="Did you mean 'frozen'"):
         run_suite(small(caches=("frosen",)))

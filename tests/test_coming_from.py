@@ -36,7 +36,8 @@ def row(theirs):
 
 
 def same_levels(sigmas, grid, schedule=VP, n=10, rel=2e-4):
-    assert [float(s) for s in sk.make_grid(grid, schedule, n)] == pytest.approx([float(s) for s in sigmas], rel=rel, abs=1e-6)
+    ours = [float(s) for s in sk.make_grid(grid, schedule, n)]
+    assert ours == pytest.approx([float(s) for s in sigmas], rel=rel, abs=1e-6)
 
 
 def euler(**options):

@@ -343,7 +343,7 @@ def test_registered_metrics_pass(name):
         (lambda: check_model("mnist-super-resolution"), "needs the option 'small'"),
         (lambda: check_metric(None), "a metric is a name"),
         (lambda: sk.testing.check_sampler("karras"), "unknown sampler 'karras'"),
-        (lambda: sk.testing.check_sampler(5), "sampler must be a name or a function"),
+        (lambda: sk.testing.check_sampler(5), "a sampler is a name, its card or a function, got a int"),
         (lambda: sk.testing.parametrize_with_checks(["karras"], "gird"), "Did you mean 'grid'"),
     ],
 )
@@ -386,6 +386,10 @@ def quadratic(schedule, n, exponent: float = 2.0):
     assert code == 0 and "7 of 7 passed" in out
     code, _, err = cli("check", "idea.py:quadratik", "--kind", "grid")
     assert code == 2 and "Did you mean 'quadratic'" in err
+    code, _, err = cli("check", "idea.py:quadratic")
+    assert code == 2 and "quadratic is no sampler: its function takes 3 arguments, and is called with 4" in err
+    code, _, err = cli("check", "missing.py:quadratic")
+    assert code == 2 and "cannot read missing.py" in err
     code, _, err = cli("check", "idea.py:quadratic:power=3", "--kind", "grid")
     assert code == 2 and "has no option 'power'" in err
 

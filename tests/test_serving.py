@@ -14,15 +14,15 @@ import solverkit as sk
 
 testclient = pytest.importorskip("fastapi.testclient")
 WANTED = [
-    {"sampler": "dpmpp-2m", "nfe": 6, "seed": 0, "label": 1},
-    {"sampler": "unipc:order=3", "nfe": 9, "seed": 1, "label": 2},
-    {"sampler": "heun", "nfe": 7, "seed": 2},
-    {"sampler": "ddim:eta=1", "nfe": 5, "seed": 3, "label": 4},
-    {"sampler": "euler-ancestral", "nfe": 8, "seed": 4, "label": 5},
-    {"sampler": "pc", "nfe": 6, "seed": 5, "label": 6},
-    {"sampler": "rk4", "nfe": 10, "seed": 6, "label": 7},
-    {"sampler": "ddpm", "nfe": 4, "seed": 7, "label": 8},
-    {"sampler": "lml", "nfe": 4, "seed": 8, "label": 9},
+    {"sampler": "dpmpp-2m", "nfe": 3, "seed": 0, "label": 1},
+    {"sampler": "unipc:order=3", "nfe": 5, "seed": 1, "label": 2},
+    {"sampler": "heun", "nfe": 5, "seed": 2},
+    {"sampler": "ddim:eta=1", "nfe": 3, "seed": 3, "label": 4},
+    {"sampler": "euler-ancestral", "nfe": 4, "seed": 4, "label": 5},
+    {"sampler": "pc", "nfe": 4, "seed": 5, "label": 6},
+    {"sampler": "rk4", "nfe": 6, "seed": 6, "label": 7},
+    {"sampler": "ddpm", "nfe": 2, "seed": 7, "label": 8},
+    {"sampler": "lml", "nfe": 3, "seed": 8, "label": 9},
 ]
 
 

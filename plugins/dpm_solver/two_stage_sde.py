@@ -8,6 +8,7 @@ from typing import Any
 import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
+from solverkit.grid.grid import SAME
 from solverkit.steps import contraction
 
 
@@ -108,6 +109,8 @@ def dpmpp_2s_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 
         if s.alpha > 0 and t > u:
             lam = math.log(t.alpha) - 0.5 * math.log(t * t - u * u)  # of d
             m = grid.at_lam((s.lam + lam) / 2)
+            if abs(m - t) <= SAME * t:
+                m = t  # as at eta = 1; the pipelines then know it as a level of the grid
             weight = (lam - s.lam) / (2 * (m.lam - s.lam))
             y = m.alpha * denoised + (m / s) * (x - s.alpha * denoised)
             denoised = (1 - weight) * denoised + weight * model(y, m)

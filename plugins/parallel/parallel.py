@@ -31,7 +31,7 @@ def of_solver(options: dict[str, Any]) -> tuple[SamplerCard, dict[str, Any]]:
     paced=of_solver,
     reference="Shih et al. 2023, arXiv 2305.16317, Algorithm 1",
     cite="shih2023",
-    variants=({"solver": "dpmpp-2m", "window": 4, "tolerance": 0.0}, {"solver": "heun"}, {"solver": "euler-ancestral"}),
+    variants=({"solver": "dpmpp-2m", "window": 4, "tolerance": 0.0}, {"solver": "euler-ancestral"}),
 )
 def parallel(
     model: Any, x: Any, grid: Grid, noise: Any, solver: str = "ddim", window: int = 16, tolerance: float = 0.001

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import foreign
 from ..errors import LoadError, OptionError, nearest
 from ..registry.registry import DecoderCard, SamplerCard, resolve
 from ..registry.spelled import FIRST, parse_options, with_names
 
-PEER, K_DIFFUSION = "diffusers:", "k-diffusion:"
+PEER, K_DIFFUSION = foreign.DIFFUSERS, foreign.K_DIFFUSION
 IN_FILE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)(?::(?P<options>.*))?")
 
 
@@ -44,7 +45,7 @@ def with_own_options(text: str, given: Mapping[str, Any]) -> tuple[str, dict[str
 
 def is_peer(sampler: str) -> bool:
     """Whether another library's sampler is named."""
-    return sampler.startswith((PEER, K_DIFFUSION))
+    return foreign.is_foreign(sampler)
 
 
 def find_sampler(name: str, given: Mapping[str, Any]) -> SamplerCard:

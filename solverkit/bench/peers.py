@@ -14,7 +14,6 @@ that the scheduler rounded.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import time
@@ -25,8 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..errors import BenchError, BudgetError, OptionError, UnknownNameError, nearest
+from ..errors import BenchError, BudgetError, OptionError, nearest
 from ..foreign.k_diffusion import adapt_k_diffusion
+from ..foreign.named import scheduler_class
 from ..foreign.released import k_diffusion_version
 from ..grid.named import make_grid, parse_grid
 from ..model.counting import counting, record
@@ -61,18 +61,12 @@ class PeerResult(NamedTuple):
 
 
 def peer_class(name: str) -> Any:
-    """The scheduler class behind "diffusers:ClassName".
+    """The scheduler class behind "diffusers:ClassName", with or without "Scheduler" at its end.
 
     Raises:
         UnknownNameError: diffusers has no such scheduler.
     """
-    import diffusers
-
-    wanted = name.removeprefix(PEER)
-    known = [n for n in dir(diffusers) if n.endswith("Scheduler") and not n.startswith(("Flax", "Karras"))]
-    if wanted not in known:
-        raise UnknownNameError("scheduler of diffusers", wanted, known)
-    return getattr(importlib.import_module("diffusers"), wanted)
+    return scheduler_class(name.removeprefix(PEER))
 
 
 def peer_digest(name: str) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..errors import OptionError, PluginError
+from ..errors import LoadError, OptionError, PluginError
+from ..foreign import is_foreign
 from . import parameters
 from .console import console, print_json, remark
 
@@ -28,7 +29,7 @@ def check(
     """Prove a decoder, grid, model or metric by checks of its own, or a sampler: order, spellings, nfe, options, edits,
     independence, finite, ends, law, parts, growth, device, input_untouched, system.
     """
-    others = name.startswith(("diffusers:", "k-diffusion:"))
+    others = is_foreign(name)
     results = released(name, kind) if others else run(find(name, kind))
     if as_json:
         print_json([record(result) for result in results])
@@ -59,8 +60,7 @@ def in_file(name: str, kind: str | None) -> Card:
     """The card of a function in a file, path.py:function with options behind it: an idea needs no package to be checked.
 
     Raises:
-        OptionError: there is no such function, or it takes no such options.
-        LoadError: the file cannot be read, or fails.
+        OptionError: the file cannot be read or fails, there is no such function, or it takes no such options.
     """
     from dataclasses import replace
 
@@ -68,7 +68,11 @@ def in_file(name: str, kind: str | None) -> Card:
     from ..testing import card_of
 
     where, options = split_sampler(name)
-    card = card_of(function_in_file(where), kind)
+    try:
+        function = function_in_file(where)
+    except LoadError as error:
+        raise OptionError(str(error)) from None
+    card = card_of(function, kind)
     return replace(card, name=name, preset=card.check(options, partial=True))
 
 

@@ -14,12 +14,11 @@ from ..grid.named import make_grid
 from ..process.schedule import EDM, Flow, Schedule
 from ..registry.registry import resolve
 from ..registry.spelled import FIRST, parse_options
+from . import DIFFUSERS, K_DIFFUSION
 from .claims import CLAIMS, Claim
 from .k_diffusion import KDiffusionRun, adapt_k_diffusion
 from .released import k_diffusion_function, k_diffusion_version, takes
 from .schedulers import Edit, ScheduledRun, config_of, is_flow, refusal
-
-DIFFUSERS, K_DIFFUSION = "diffusers:", "k-diffusion:"
 
 
 class Said(NamedTuple):
@@ -81,11 +80,6 @@ class Foreign(Protocol):
     def starts(self, grid: Grid) -> list[int]:
         """The nodes of a grid where its steps begin."""
         ...
-
-
-def is_foreign(name: str) -> bool:
-    """Whether another library's sampler is named."""
-    return name.startswith((DIFFUSERS, K_DIFFUSION))
 
 
 def foreign(text: str) -> Foreign:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import collections.abc
 import functools
 import inspect
-import math
-import numbers
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import BudgetError, OptionError, nearest
+from .hints import describe, fits
 from .spelled import FIRST, with_names
 
 RESERVED = {"denoiser", "sampler", "nfe", "steps", "num_samples", "shape", "x", "seed", "grid", "levels", "constrain",
@@ -371,37 +368,3 @@ class MetricCard(Card):
     def better(self) -> str:
         """Which way is better, in a word."""
         return "as real samples" if self.to_floor else "less" if self.lower_is_better else "more"
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value can be what an annotation says; annotations that are no plain type always fit."""
-    if hint is Any:
-        return True
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, h) for h in typing.get_args(hint))
-    if origin is typing.Literal:
-        return isinstance(value, (str, int)) and value in typing.get_args(hint)
-    if hint is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
-    if hint is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if hint is type(None):
-        return value is None
-    if origin is collections.abc.Callable:
-        return callable(value)
-    if origin is collections.abc.Mapping:
-        return isinstance(value, Mapping)
-    return isinstance(value, hint) if hint in (bool, str) else True
-
-
-def describe(hint: Any) -> str:
-    """'int', 'one of bh1, bh2', 'float or None'."""
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(h) for h in typing.get_args(hint))
-    if origin is collections.abc.Callable:
-        return "a function"
-    return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))

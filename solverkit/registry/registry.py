@@ -20,18 +20,9 @@ import pluggy
 from ..errors import OptionError, PluginWarning, UnknownNameError, nearest
 from . import hookspecs
 from .aliases import canonical
-from .cards import (
-    RESERVED,
-    Card,
-    DecoderCard,
-    GridCard,
-    MetricCard,
-    ModelCard,
-    SamplerCard,
-    describe,
-    fits,
-)  # fmt: skip
+from .cards import RESERVED, Card, DecoderCard, GridCard, MetricCard, ModelCard, SamplerCard
 from .declare import DECLARED
+from .hints import describe, fits
 from .spelled import parse_options
 
 __all__ = [
