@@ -216,7 +216,7 @@ def test_unknown_options_are_refused_before_anything_runs():
     with pytest.raises(OptionError, match="s_churn"):
         run_suite(small(options={"heun": {"churn": 3}}))
     with pytest.raises(UnknownNameError, match="DPMSolverMultistepScheduler"):
-        run_suite(small(samplers=("diffusers:DPMSolverMultistep",)))
+        run_suite(small(samplers=("diffusers:DPMSolverMultistp",)))
 
 
 @pytest.mark.parametrize("schedule", [sk.VP(), sk.EDM(), sk.VP(continuous=True)], ids=["vp", "edm", "continuous"])

@@ -15,8 +15,8 @@ import torch
 from ..errors import BenchError, OptionError, SolverKitError
 from ..registry.catalogue import metrics as metric_cards
 from .accounting import peak_bytes, reset_peak
+from .judged import Run
 from .measured import KEPT, Measured
-from .metrics import Run
 from .outcome import Outcome, grid_of, make_block
 from .store import Row, provenance
 from .subject import Subject

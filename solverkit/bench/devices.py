@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from .engine import AHEAD, RETRIES, Done, Task, run_task
 from .suite import ModelEntry
+from .task import AHEAD, RETRIES, Done, Task, run_task
 
 CUDA = "cuda"
 

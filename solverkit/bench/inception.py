@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..errors import OptionError
 from .frechet import frechet_distance, moments
+from .judged import Run
 from .measured import Measured, of_set
-from .metrics import Run
 
 FID = ("inception-v3-compat", "2048")
 DINOV2 = ("dinov2-vit-l-14", "dinov2")

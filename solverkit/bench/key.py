@@ -10,9 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..model.fingerprint import fingerprint, try_fingerprint
@@ -21,6 +19,7 @@ from ..registry.catalogue import metrics as metric_cards
 from ..registry.registry import SamplerCard
 from ..run.choose import choose_grid
 from .cell import CellTimeout, limited
+from .digest import file_digest
 from .named import find_sampler, is_peer
 from .peers import peer_digest
 from .reference import VERSION
@@ -59,7 +58,7 @@ def cell_key(
         "device": str(getattr(denoiser, "device", "cpu")).partition(":")[0],
         "metrics": {name: _metric_code(name) for name in wanted},
         "reference": [entry.reference_steps, VERSION],
-        "data": None if entry.data is None else _file(entry.data),
+        "data": None if entry.data is None else file_digest(entry.data),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -88,7 +87,7 @@ def _source(function: Any) -> str:
     """A digest of the text of the module that a function stands in, or of the function where there is no such text."""
     function = inspect.unwrap(getattr(function, "func", function))
     try:
-        return _file(inspect.getsourcefile(function) or "")
+        return file_digest(inspect.getsourcefile(function) or "")
     except (TypeError, OSError):
         return try_fingerprint(function) or repr(getattr(function, "__qualname__", function))
 
@@ -96,19 +95,3 @@ def _source(function: Any) -> str:
 @functools.lru_cache(maxsize=256)
 def _metric_code(name: str) -> str:
     return _source(metric_cards()[name].fn)
-
-
-def _file(path: str) -> str:
-    stat = Path(path).stat()
-    return _digest(path, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=256)
-def _digest(path: str, modified: int, size: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-
-
-def module_digest(module: str) -> str:
-    """A digest of the source of a module that is loaded; empty where it has none."""
-    path = getattr(sys.modules.get(module), "__file__", None)
-    return _file(path) if path else ""

@@ -19,8 +19,8 @@ from ..proofs.finding import CheckError, at_most, holds
 from ..registry.registry import MetricCard
 from ..targets.exact import mixture
 from ..tokens.targets import markov
+from .judged import Real, Run
 from .measured import Measured
-from .metrics import Real, Run
 from .reference import Reference
 
 FLOOR = 0.25  # of what the worst samples are away from the floor

@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..registry.hookspecs import hookimpl
+from .judged import DIGIT, digits
+from .judged import Real as Real
+from .judged import Run as Run
 from .measured import Measured, of_samples, of_set
 
 if TYPE_CHECKING:
-    from .features import DigitFeatures
-    from .reference import Reference
+    pass
 
 DEFAULT = ("ode_error", "ode_median", "ode_flips", "reference_error", "fd")  # what is measured where nobody says
 ENOUGH_IMAGES = 1000  # for a 64 x 64 covariance of features
 ENOUGH_POINTS = 500  # for moments in the space of the target itself
-DIGIT = (1, 28, 28)
-
-
-@dataclass(frozen=True)
-class Real:
-    """Samples that are as they should be.
-
-    Attributes:
-        x: (n, ...), in the model's own coordinates.
-        source: Where they are from, in words: the target, a file, converged solutions.
-    """
-
-    x: torch.Tensor
-    source: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a metric sees of one finished cell.
-
-    Attributes:
-        model: Name of the model.
-        denoiser: What was sampled.
-        x: The samples (B, ...), in the model's own coordinates.
-        deterministic: Whether the sampler drew no noise: only then does its output approximate the ODE's solution.
-        reference: The converged solution from the same noise; computed (or read) at the first call.
-        real: real(n, part) -> n real samples, or None where there are none or too few; parts 0 and 1 share none.
-        passes: Calls of the network, whatever their batch.
-    """
-
-    model: str
-    denoiser: Any
-    x: torch.Tensor
-    deterministic: bool
-    reference: Callable[[], Reference]
-    real: Callable[[int, int], Real | None] = lambda n, part: None
-    passes: int = 0
 
 
 def distances(run: Run) -> torch.Tensor:
@@ -193,14 +156,6 @@ def _of_modes(run: Run, distance: Callable[[torch.Tensor, torch.Tensor], float])
     assert modes is not None
     made = of_set(of, modes)
     return Measured(made.value, made.interval, floor=of(real), against="target")
-
-
-@functools.lru_cache(maxsize=1)
-def digits() -> tuple[DigitFeatures, tuple[torch.Tensor, torch.Tensor]]:
-    """The bundled classifier of digits, and mean and covariance of its features on MNIST's test images."""
-    from .features import load_features, load_statistics
-
-    return load_features(), load_statistics()
 
 
 @hookimpl

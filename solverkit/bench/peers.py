@@ -71,7 +71,7 @@ def peer_class(name: str) -> Any:
 
 def peer_digest(name: str) -> str:
     """What tells this version of a peer apart: the version of its library, its source, and how it is driven here."""
-    from .key import module_digest
+    from .digest import module_digest
 
     if name.startswith(K_DIFFUSION):
         function = k_diffusion.k_function(name)

@@ -25,7 +25,7 @@ from typing import Any
 
 from ..errors import BenchError
 from .provenance import machine
-from .store import CELL_KEYS, Row
+from .row import CELL_KEYS, Row
 
 VERSION = 2
 LEASE, BEAT = 30.0, 5.0  # seconds

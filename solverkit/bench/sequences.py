@@ -19,7 +19,7 @@ from ..tokens.targets import MarkovChain, bigram_shares, total_variation
 from .measured import Measured, of_samples, of_set
 
 if TYPE_CHECKING:
-    from .metrics import Run
+    from .judged import Run
 
 METRICS = ("bigram_tv", "entropy_gap", "judge_bits", "sequence_entropy")
 REAL_SEED = 1

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .judged import DIGIT, Real, Run, digits
 from .measured import Measured, of_set
-from .metrics import DIGIT, Real, Run, digits
 
 ENOUGH = 100
 ENOUGH_PAIRS = 16  # for a mean over pairs

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from ..errors import BenchError, LoadError, OptionError
-from .engine import Done, Engine, Local, tasks_of
+from .engine import Engine, Local, tasks_of
 from .key import cell_key
 from .outcome import Outcome, grid_of
 from .page.sheets import as_pixels
@@ -24,6 +24,7 @@ from .provenance import provenance
 from .store import written
 from .subject import Subject
 from .suite import Cell
+from .task import Done
 
 MANIFEST, VERSION = "manifest.json", 1
 FORMATS = ("safetensors", "png")

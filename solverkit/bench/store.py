@@ -14,14 +14,13 @@ from typing import Any
 from ..errors import BenchError, LoadError, OptionError
 from ..files.regular_file import require_file
 from .provenance import provenance
+from .row import CELL_KEYS, Row
 
 __all__ = [
     "CELL_KEYS", "DATABASE", "LINES", "Row", "append", "as_lines", "latest", "provenance", "read", "require_writable",
     "write_csv", "write_lines", "write_parquet", "written",
 ]  # fmt: skip
 
-Row = dict[str, Any]
-CELL_KEYS = ("model", "model_fingerprint", "sampler", "options", "grid", "budget", "num_samples", "seed")
 DATABASE, LINES = "run.sqlite", "results.jsonl"
 
 

@@ -14,7 +14,7 @@ from ..errors import OptionError
 from ..files.arrays import read_array, to_units
 from ..files.hub import load
 from ..run.sampling import BATCH, NUMBERS
-from .metrics import Real
+from .judged import Real
 from .named import IN_FILE, function_in_file
 from .reference import Reference, compute_reference, find_reference, reference_key, solve, try_fingerprint
 from .suite import ModelEntry
