@@ -140,19 +140,13 @@ def serving(patch: pytest.MonkeyPatch) -> Names:
 
 
 def imputation(patch: pytest.MonkeyPatch) -> Names:
-    denoiser = sk.problems.series(2, 6)
-    truth = denoiser.target.sample(2, seed=0).float()
-    mask = torch.ones(1, 2, 6, dtype=torch.bool)
-    mask[..., 3:] = False
-    few(patch, sk, "impute", samples=8)
-    return {"sk": sk, "torch": torch, "denoiser": denoiser, "observed": truth, "truth": truth, "mask": mask, "K": 2, "L": 6,
-            "side": torch.zeros(1), "csdi": lambda x, side, t: x[:, 1]}  # fmt: skip
+    few(patch, sk, "impute", samples=8, nfe=6)
+    return {}
 
 
 def inverse(patch: pytest.MonkeyPatch) -> Names:
-    few(patch, sk, "sample", num_samples=2, steps=4)
-    denoiser = blobs(1, 28, 28)
-    return {"denoiser": denoiser, "values": torch.zeros(1, 1, 7, 7)}
+    few(patch, sk, "sample", num_samples=2, steps=4, nfe=6)
+    return {}
 
 
 def model_statistics(patch: pytest.MonkeyPatch) -> Names:
@@ -177,9 +171,6 @@ def systems(patch: pytest.MonkeyPatch) -> Names:
 def tokens(patch: pytest.MonkeyPatch) -> Names:
     few(patch, sk, "sample", num_samples=2)
 
-    def net(x: Any, *time: Any) -> Any:
-        return torch.zeros(*x.shape, 50258)
-
     class Checkpoint(torch.nn.Module):
         config = types.SimpleNamespace(model_type="llada", vocab_size=126464)
 
@@ -190,7 +181,7 @@ def tokens(patch: pytest.MonkeyPatch) -> Names:
         return Checkpoint()
 
     transformers = types.SimpleNamespace(AutoModel=types.SimpleNamespace(from_pretrained=from_pretrained))
-    return {"net": net, "V": 50257, "ids": torch.zeros(1, 16, dtype=torch.long), "transformers": transformers}
+    return {"transformers": transformers}
 
 
 class Hub:
