@@ -6,7 +6,6 @@ on the modules themselves (`patch`, a MonkeyPatch). A page that is not here begi
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 import shutil
@@ -26,7 +25,6 @@ import solverkit as sk
 import solverkit.registry.find
 from solverkit.commands.plugin_template import TEMPLATE
 from solverkit.registry.registry import build_registry, load_plugins
-from solverkit.run.noise import SampleNoise, sample_seeds
 
 ROOT = Path(__file__).parents[1]
 FULL = os.environ.get("SOLVERKIT_PROOFS") == "full"
@@ -131,12 +129,7 @@ def pipelines(patch: pytest.MonkeyPatch) -> Names:
 
 
 def serving(patch: pytest.MonkeyPatch) -> Names:
-    denoiser = blobs(4)
-    noise = SampleNoise(sample_seeds(0, 2), (2, 4))
-    grid = sk.make_grid("karras", denoiser.schedule, 4)
-    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
-    shared = Prompted().pipe
-    return {"sk": sk, "copy": copy, "denoiser": denoiser, "grid": grid, "x": x, "draw": noise, "shared": shared}
+    return {"shared": Prompted().pipe}
 
 
 def imputation(patch: pytest.MonkeyPatch) -> Names:

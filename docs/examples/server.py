@@ -6,7 +6,8 @@
 A request is a plan, a state x and a `State`: tuples that `sk.begin` and `sk.advance` take and give. Nothing of it lives in
 the network or in a scheduler, so any requests can be in one batch: each row is at its own level, with its own label. The
 batch always has SLOTS rows, the free ones filled with zeros: the network runs the same kernels whoever shares it, and a
-sample is bit for bit what the server makes when it is alone with it. docs/serving.md says where that was measured.
+sample is bit for bit what the server makes when it is alone with it. docs/serving.md says where that was measured. Samplers
+that choose their steps while they run (pull-only) have no plan and are refused.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Request:
 def opened(denoiser: sk.Denoiser, wanted: Wanted) -> Request:
     """A request at its first evaluation. Raises SolverKitError where there is no such run."""
     card = resolve(wanted.sampler)
+    if not card.traceable:
+        raise sk.errors.OptionError(f"{wanted.sampler!r} decides itself how often to ask (pull-only); this server runs plans.")
     options = card.prepared(denoiser, {}, (1, *denoiser.shape))
     plan = sk.trace(card, choose_grid(card, denoiser.schedule, wanted.nfe, None, None, None, options), **options)
     if plan.of or plan.to:
@@ -116,6 +119,7 @@ def make_app(model: str = "mnist") -> FastAPI:
             raise HTTPException(422, str(error)) from None
         await queue.put(request)
         x = await request.done
+        # passes: calls of the network since the server started, for all requests together
         return {"nfe": request.plan.nfe, "passes": denoiser.calls, "x": x[0].tolist()}
 
     return app
