@@ -72,7 +72,7 @@ __all__ = [
     "parametrize_with_checks",
 ]
 
-Check = Callable[[Any, Mapping[str, Any]], None]
+Check = Callable[[Any, Mapping[str, Any]], str | None]  # a sentence where there was nothing to measure
 
 
 class CheckResult(NamedTuple):
@@ -81,7 +81,7 @@ class CheckResult(NamedTuple):
     Attributes:
         name: Of the check, with the options where there are any.
         passed: Whether it did.
-        detail: What failed, in words.
+        detail: What failed, in words; or that there was nothing to measure.
         figure, limit, bound: What was measured, and that it had to be "at most" or "at least" the limit: of a failure, else
             of what was nearest to its limit; None, None and "" where nothing is measured.
         cause: What usually causes such a failure.
@@ -251,9 +251,9 @@ def check_card(card: Card) -> list[CheckResult]:
             name = f"{check_name(check)} {options or ''}".strip()
             with findings() as found:
                 try:
-                    check(card, options)
+                    detail = check(card, options) or ""
                     most = nearest_to_its_limit(found)
-                    results.append((CheckResult(name, True, "", *(most[:3] if most else ())), None))
+                    results.append((CheckResult(name, True, detail, *(most[:3] if most else ())), None))
                 except CheckError as error:
                     figures = error.figure, error.limit, error.bound
                     results.append((CheckResult(name, False, str(error), *figures, error.cause), None))

@@ -24,10 +24,12 @@ def test_the_same_command_again_measures_nothing_and_says_the_same(cli, monkeypa
 
 def test_another_command_adds_to_the_run_and_shows_its_own(cli):
     cli(*BENCH)
-    code, out, _ = cli(*BENCH, "-s", "heun", "--json")
+    code, out, err = cli(*BENCH, "-s", "heun", "--json")
+    assert "other commands" not in err
     assert code == 0 and {row["sampler"] for row in json.loads(out)} == {"euler", "unipc", "heun"}
-    code, out, _ = cli("bench", "-m", "gaussian", "-s", "heun", "-n", "5", "-k", "8", "--json")
+    code, out, err = cli("bench", "-m", "gaussian", "-s", "heun", "-n", "5", "-k", "8", "--json")
     assert [row["sampler"] for row in json.loads(out)] == ["heun"]
+    assert "has 5 rows of other commands" in err
     _, out, _ = cli("report", "solverkit-bench", "--json")
     assert len(json.loads(out)) == 6
 

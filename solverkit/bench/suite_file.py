@@ -14,6 +14,7 @@ from .suite import ExtraCells, ModelEntry, Suite
 SUITES = Path(__file__).parent / "suites"
 DEFAULT = "quick"
 ALIASES = {"default": DEFAULT}
+OF_ITS_OWN = ("graphs", "inverse", "tokens")  # suites of the command line that are no files
 
 
 def load_suite(name_or_path: str | Path = DEFAULT) -> Suite:
@@ -57,7 +58,7 @@ def _find(name_or_path: str | Path) -> Path:
     tasks = registry().cards["tasks"]
     if str(name_or_path) in tasks:
         return Path(tasks[str(name_or_path)].fn())
-    known = [*bundled_suites(), *tasks]
+    known = [*bundled_suites(), *OF_ITS_OWN, *tasks]
     raise BenchError(
         f"no suite {str(name_or_path)!r}.{nearest(str(name_or_path), known)} "
         f"Give a TOML file or one of: {', '.join(known)}."

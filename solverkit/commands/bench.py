@@ -129,7 +129,7 @@ def bench(
             try:
                 plan = load_suite(suite)
             except BenchError as error:  # the user named something that is no suite
-                raise OptionError(f"--suite: {error} Decoders of tokens: --suite {TOKENS}.") from None
+                raise OptionError(f"--suite: {error}") from None
             plan = plan.override(_split(models), _split(samplers), _split(grids), _budgets(budgets), num_samples, seed)
             plan = _with_options(plan, pairs)
             plan = _on_machine(plan, label, device, dtype, batch)
@@ -170,6 +170,8 @@ def _kept(
     stored = read(out)
     keys = {row["key"] for row in rows}
     ordered = [row for row in stored if row["key"] in keys and row["machine"] == rows[0]["machine"]]
+    if others := len(stored) - len(ordered):
+        remark(f"{out} has {others} rows of other commands or machines too; --out FOLDER keeps runs apart.")
     lines, figure = out / LINES, out / FIGURE
     same = len(ordered) == len(stored) and lines.exists() and lines.read_bytes() == as_lines(stored)
     if not same:

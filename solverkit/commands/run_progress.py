@@ -30,7 +30,8 @@ def lines_of_run(now: Callable[[], float] = time.monotonic) -> Callable[[Progres
         if now() - said.get(model, -EVERY) < EVERY:
             return
         said[model] = now()
-        left = "" if progress.total <= progress.done else f", {progress.total - progress.done:.0f} s of the network left"
+        unknown = progress.total <= progress.done or words[:1] == ["loading"]  # its seconds are not known yet
+        left = "" if unknown else f", {progress.total - progress.done:.0f} s of the network left"
         print(f"cell {progress.cell} of {progress.cells}: {progress.label}{left}", file=sys.stderr, flush=True)
 
     return watch

@@ -43,7 +43,7 @@ def read_array(path: Path, key: str | None = None, prefer: Sequence[str] = KEYS)
         raise LoadError(f"cannot read {path}: {error.strerror}.") from None
     except Exception as error:  # numpy, zipfile and safetensors raise a dozen types for files that are not theirs
         reason = str(error).strip().split("\n")[0][:200]
-        reason = f"{type(error).__name__}: {reason}"
+        reason = "Python objects" if "allow_pickle" in reason else f"{type(error).__name__}: {reason}"
         raise LoadError(f"cannot read {path}: it is corrupt, or holds no numbers ({reason}).") from None
 
 

@@ -62,8 +62,9 @@ def _refuse_temporaries(tape: Tape, name: str) -> None:
         if reads & ancestors and (j in tape.lost or ("x", j) not in reads):
             raise TraceError(
                 f"{name!r} passed a temporary to model() at evaluation {j}, the start of a step, or used x before the "
-                "call; it goes on from an older state, and an edit of the latents would be lost. Ask first: "
-                "d = model(x, s), and derive everything else from that x afterwards."
+                "call (a * x + b * model(x, s) does: Python reads it from left to right); it goes on from an older state, "
+                "and an edit of the latents would be lost. Ask first: d = model(x, s), and derive everything else from "
+                "that x afterwards."
             )
 
 

@@ -40,7 +40,8 @@ def find_card(text: str, kind: str | None = None) -> Card:
     found = kind or next(iter(kinds_of(text)), None)
     if found is None:
         names = {other for kind in PROVEN for other in registry().cards[f"{kind}s"]}
-        near = difflib.get_close_matches(name, sorted(names), n=5, cutoff=0.4)
-        raise UnknownNameError("sampler, decoder, grid, model or metric", name, near or names)
+        near = difflib.get_close_matches(name, sorted(names), n=1)
+        lists = ["what `solverkit samplers`, `decoders`, `grids`, `models` and `metrics` list"]
+        raise UnknownNameError("sampler, decoder, grid, model or metric", name, lists, near[0] if near else None)
     card = registry().get(f"{found}s", name)
     return replace(card, name=text, preset=card.check(preset, partial=True)) if preset else card
