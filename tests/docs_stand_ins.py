@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import diffusers
 import huggingface_hub
+import numpy
 import pytest
 import test_modular
 import torch
@@ -24,6 +26,7 @@ from tiny_stable_diffusion import stable_diffusion
 import solverkit as sk
 import solverkit.registry.find
 from solverkit.commands.plugin_template import TEMPLATE
+from solverkit.foreign import released
 from solverkit.registry.registry import build_registry, load_plugins
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +151,30 @@ def model_statistics(patch: pytest.MonkeyPatch) -> Names:
     return {"sk": sk, "denoiser": blobs(4), "folder": Path("folder")}
 
 
+class CompVisDenoiser:
+    """k_diffusion.external's of a network of epsilon: sigma to its timestep by log sigma, the state to unit variance."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.logs = model, ((1 - model.alphas_cumprod) / model.alphas_cumprod).log() / 2
+
+    def get_sigmas(self, n: int) -> Any:
+        t = torch.linspace(999, 0, n)
+        low, high = self.logs[t.floor().long()], self.logs[t.ceil().long()]
+        return torch.cat([torch.lerp(low, high, t.frac()).exp(), torch.zeros(1)])
+
+    def __call__(self, x: Any, sigma: Any, **inputs: Any) -> Any:
+        t = torch.as_tensor(numpy.interp(sigma.log(), self.logs, range(1000)))
+        s = sigma.view(-1, 1, 1, 1)
+        return x - s * self.model.apply_model(x / (1 + s**2).sqrt(), t, **inputs)
+
+
+def coming_from(patch: pytest.MonkeyPatch) -> Names:
+    external = types.SimpleNamespace(CompVisDenoiser=CompVisDenoiser)
+    patch.setitem(sys.modules, "k_diffusion.external", external)
+    patch.setitem(sys.modules, "k_diffusion.sampling", types.SimpleNamespace(**released.k_diffusion_functions()))
+    return {}
+
+
 def score(patch: pytest.MonkeyPatch) -> Names:
     patch.setattr(sk, "load", lambda name: blobs(1, 4, 4))
     images = -torch.ones(2, 1, 4, 4)
@@ -267,6 +294,7 @@ def students(patch: pytest.MonkeyPatch) -> Names:
 PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
     "README.md": readme,
     "docs/benchmarks.md": benchmarks,
+    "docs/coming-from.md": coming_from,
     "docs/diagnosis.md": diagnosis,
     "docs/diffusers.md": pipelines,
     "docs/guided.md": pair,
