@@ -56,7 +56,9 @@ def opened(denoiser: sk.Denoiser, wanted: Wanted) -> Request:
     """A request at its first evaluation. Raises SolverKitError where there is no such run."""
     card = resolve(wanted.sampler)
     if not card.traceable:
-        raise sk.errors.OptionError(f"{wanted.sampler!r} decides itself how often to ask (pull-only); this server runs plans.")
+        raise sk.errors.OptionError(
+            f"{wanted.sampler!r} decides itself how often to ask (pull-only); this server runs plans."
+        )
     options = card.prepared(denoiser, {}, (1, *denoiser.shape))
     plan = sk.trace(card, choose_grid(card, denoiser.schedule, wanted.nfe, None, None, None, options), **options)
     if plan.of or plan.to:
