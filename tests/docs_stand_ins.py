@@ -77,11 +77,6 @@ def benchmarks(patch: pytest.MonkeyPatch) -> Names:
     return {"sk": sk, "denoiser": blobs(4), "my_sampler": my_sampler}
 
 
-def diagnosis(patch: pytest.MonkeyPatch) -> Names:
-    denoiser = blobs(1, 4, 4)
-    return {"sk": sk, "denoiser": denoiser, "data": denoiser.target.sample(8, seed=0).float()}
-
-
 class Prompted:
     """A pipeline without a text encoder that is called with a prompt."""
 
@@ -147,8 +142,7 @@ def inverse(patch: pytest.MonkeyPatch) -> Names:
 
 def model_statistics(patch: pytest.MonkeyPatch) -> Names:
     few(patch, sk.ModelStats, "measured", samples=8, nodes=12)
-    Path("folder").mkdir()
-    return {"sk": sk, "denoiser": blobs(4), "folder": Path("folder")}
+    return {}
 
 
 class CompVisDenoiser:
@@ -253,10 +247,6 @@ def writing(patch: pytest.MonkeyPatch) -> Names:
     return {"my_corrector": sk.op(lambda x, denoised, noise, strength: x)}
 
 
-def parallel(patch: pytest.MonkeyPatch) -> Names:
-    return {"sk": sk, "denoiser": blobs(4)}
-
-
 class Network(torch.nn.Module):
     """Of two times or of one, with inputs or without."""
 
@@ -295,7 +285,6 @@ PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
     "README.md": readme,
     "docs/benchmarks.md": benchmarks,
     "docs/coming-from.md": coming_from,
-    "docs/diagnosis.md": diagnosis,
     "docs/diffusers.md": pipelines,
     "docs/guided.md": pair,
     "docs/images.md": pair,
@@ -304,7 +293,6 @@ PAGES: dict[str, Callable[[pytest.MonkeyPatch], Names]] = {
     "docs/inverse.md": inverse,
     "docs/lml.md": pair,
     "docs/model-statistics.md": model_statistics,
-    "docs/parallel.md": parallel,
     "docs/rollouts.md": rollouts,
     "docs/score.md": score,
     "docs/serving.md": serving,
