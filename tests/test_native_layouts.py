@@ -69,7 +69,7 @@ def own_sampler(name: str) -> str:
 
 def steps(case: int) -> list[int]:
     every = range(1, 61)
-    return list(every) if os.environ.get("SOLVERKIT_PROOFS") == "full" else sorted({1, 50, *every[case % 20 :: 20]})
+    return list(every) if os.environ.get("SOLVERKIT_PROOFS") == "full" else sorted({1, 50, *every[case % 30 :: 30]})
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{n}-{'-'.join(map(str, c)) or 'default'}" for n, c in CASES])
