@@ -22,7 +22,7 @@ from .registry.spelled import parse_options
 
 __all__ = [
     "OVERSHOOTS", "History", "contraction", "exact_step", "from_ratio", "norm", "parse_options", "per_sample", "phi",
-    "step_length", "usable_orders",
+    "posterior_std", "step_length", "usable_orders",
 ]  # fmt: skip
 
 History = list[tuple[Level, Any]]
@@ -51,6 +51,14 @@ def phi(k: int, z: float) -> float:
 def contraction(s: Level, t: Level) -> float:
     """r = e^{-h} = t alpha_s / (alpha_t s), finite at alpha_s = 0 and at t = 0."""
     return t * s.alpha / (t.alpha * s)
+
+
+def posterior_std(s: Level, t: Level, eta: float) -> float:
+    """u = min(t, eta t sqrt(1 - r^2)): of the noise of an ancestral step; at eta = 1 that of x_t given x_s and x_0.
+
+    Source: Song et al. 2021 (DDIM), eq. 16, in the frame.
+    """
+    return min(t, eta * t * math.sqrt(1 - contraction(s, t) ** 2))
 
 
 def exact_step(x: Any, denoised: Any, s: Level, t: Level) -> Any:

@@ -9,7 +9,7 @@ import solverkit as sk
 from solverkit import Grid
 from solverkit.errors import OptionError
 from solverkit.grid.grid import SAME
-from solverkit.steps import contraction, from_ratio
+from solverkit.steps import from_ratio, posterior_std
 
 
 @sk.sampler(
@@ -60,7 +60,7 @@ def kdpm2_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 1.0
         raise OptionError(f"eta must be at least 0, got {eta}.")
     for s, t in grid.steps():
         denoised = model(x, s)
-        u = min(t, eta * t * math.sqrt(1 - contraction(s, t) ** 2))
+        u = posterior_std(s, t, eta)
         down = from_ratio(math.sqrt(t * t - u * u) / t.alpha, grid.frame)
         if down == 0:
             y = denoised

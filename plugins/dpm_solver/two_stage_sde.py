@@ -9,7 +9,7 @@ import solverkit as sk
 from solverkit import Grid, Level
 from solverkit.errors import OptionError
 from solverkit.grid.grid import SAME
-from solverkit.steps import contraction
+from solverkit.steps import posterior_std
 
 
 def increments(noise: Any, s: Level, m: Level, t: Level) -> tuple[Any, Any]:
@@ -25,7 +25,7 @@ def increments(noise: Any, s: Level, m: Level, t: Level) -> tuple[Any, Any]:
 
 def _ancestral(x: Any, denoised: Any, s: Level, t: Level, eta: float) -> tuple[Any, float]:
     """The exact step for a frozen prediction to a lower level, and the noise u that leads from there up to t."""
-    u = min(t, eta * t * math.sqrt(1 - contraction(s, t) ** 2))
+    u = posterior_std(s, t, eta)
     return t.alpha * denoised + (math.sqrt(t * t - u * u) / s) * (x - s.alpha * denoised), u
 
 
@@ -105,7 +105,7 @@ def dpmpp_2s_ancestral(model: Any, x: Any, grid: Grid, noise: Any, eta: float = 
         raise OptionError(f"eta must be at least 0, got {eta}.")
     for s, t in grid.steps():
         denoised = model(x, s)
-        u = min(t, eta * t * math.sqrt(1 - contraction(s, t) ** 2))
+        u = posterior_std(s, t, eta)
         if s.alpha > 0 and t > u:
             lam = math.log(t.alpha) - 0.5 * math.log(t * t - u * u)  # of d
             m = grid.at_lam((s.lam + lam) / 2)
