@@ -27,6 +27,10 @@ class Claim:
     smooth: bool = False
     causes: Mapping[str, str] = field(default_factory=dict)
 
+    def cause(self, check: str) -> str:
+        """Why a check fails; "" where that is not known."""
+        return self.causes.get(check, "")
+
 
 def _is(order: int) -> Callable[[Options], int | None]:
     return lambda options: order

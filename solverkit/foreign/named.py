@@ -62,10 +62,6 @@ class Foreign(Protocol):
     @property
     def claim(self) -> Claim: ...
 
-    def cause(self, check: str) -> str:
-        """Why a check fails, where that is known."""
-        ...
-
     def run(
         self, model: Any, x: torch.Tensor, grid: Grid, noise: Any = None, edit: Edit | None = None,
         seeds: Sequence[int] | None = None, **more: Any,
@@ -152,9 +148,6 @@ class _Scheduler:
     def claim(self) -> Claim:
         return CLAIMS.get(self.name, Claim())
 
-    def cause(self, check: str) -> str:
-        return self.claim.causes.get(check, "")
-
     def run(
         self, model: Any, x: torch.Tensor, grid: Grid, noise: Any = None, edit: Edit | None = None,
         seeds: Sequence[int] | None = None, **more: Any,
@@ -208,9 +201,6 @@ class _Function:
     @property
     def claim(self) -> Claim:
         return CLAIMS.get(self.name, Claim())
-
-    def cause(self, check: str) -> str:
-        return self.claim.causes.get(check, "")
 
     def run(
         self, model: Any, x: torch.Tensor, grid: Grid, noise: Any = None, edit: Edit | None = None,

@@ -46,7 +46,7 @@ def check_order(sampler: Foreign) -> str:
     figure = f"order {order} is said ({sampler.claim.says}), {slope:.2f} is measured"
     shown = ", ".join(f"{e:.1e}" for e in errors)
     text = f"{figure} (errors {shown} at {', '.join(map(str, ORDER_STEPS))} steps)"
-    at_least(slope, order - ORDER_SLACK, text, sampler.cause("order"))
+    at_least(slope, order - ORDER_SLACK, text, sampler.claim.cause("order"))
     return figure
 
 
@@ -82,7 +82,7 @@ def check_law(sampler: Foreign) -> str:
         wanted = t.alpha**2 * float(target.target.eigenvalues) + t**2
         errors.append(max(abs(variance / wanted - 1), abs(mean - t.alpha * float(target.target.means))))
     figure = f"the law is off by {errors[0]:.1%} (30 steps) and {errors[1]:.1%} (120 steps)"
-    at_most(errors[1], min(max(0.02, 0.6 * errors[0]), 0.1), figure, sampler.cause("law"))
+    at_most(errors[1], min(max(0.02, 0.6 * errors[0]), 0.1), figure, sampler.claim.cause("law"))
     return figure
 
 
@@ -130,9 +130,9 @@ def check_nfe(sampler: Foreign) -> str:
     wasted = _wasted(sampler, grid, target, asked[0])
     if wasted:
         figure = f"{figure}; {len(wasted)} of {asked[0]} do not reach the result, the first is number {wasted[0] + 1}"
-    holds(not wasted, figure, sampler.cause("nfe"))
+    holds(not wasted, figure, sampler.claim.cause("nfe"))
     if said is not None:
-        at_most(said.counted, said.told, figure, sampler.cause("nfe"))
+        at_most(said.counted, said.told, figure, sampler.claim.cause("nfe"))
     return figure
 
 
@@ -161,7 +161,7 @@ def check_independence(sampler: Foreign) -> str:
         alone = sampler.run(target, x[i : i + 1].clone(), grid, None, seeds=[seed])
         worst = max(worst, float((alone[0] - together[i]).abs().max()))
     figure = f"a sample differs by {worst:.1e} between batches of 1 and 5"
-    at_most(worst, 1e-5, figure, sampler.cause("independence"))  # some classes round to float32
+    at_most(worst, 1e-5, figure, sampler.claim.cause("independence"))  # some classes round to float32
     return figure
 
 
@@ -174,7 +174,7 @@ def check_edits(sampler: Foreign) -> str:
         grid, _ = order_grid(sampler.schedule, 1, n, high=8.0, low=0.3, jagged=False)
         errors.append(_missed(sampler, target, grid))
     figure = f"of an edit {errors[0]:.1%} (40 steps) and {errors[1]:.1%} (80 steps) are missed"
-    at_most(errors[1], max(0.02, 0.75 * min(errors[0], 0.25)), figure, sampler.cause("edits"))
+    at_most(errors[1], max(0.02, 0.75 * min(errors[0], 0.25)), figure, sampler.claim.cause("edits"))
     return figure
 
 
@@ -222,9 +222,9 @@ def check_finite(sampler: Foreign) -> str:
         if not math.isfinite(miss):
             failed.append(f"{n} steps end at NaN or inf")
         worst = max(worst, miss)
-    holds(not failed, "; ".join(failed), sampler.cause("finite"))
+    holds(not failed, "; ".join(failed), sampler.claim.cause("finite"))
     figure = f"a constant prediction is missed by {worst:.1e} at 0"
-    at_most(worst, ENDS, figure, sampler.cause("finite"))
+    at_most(worst, ENDS, figure, sampler.claim.cause("finite"))
     return figure
 
 
